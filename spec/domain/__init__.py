@@ -1,0 +1,1 @@
+"""Domains: life cycle and privilege."""

@@ -1,0 +1,111 @@
+"""How a machine word is divided into fields.
+
+Memory holds 64-bit words; a grant entry, a page-table descriptor or an argument is a *view* of
+one.  A layout declares the fields once; ``decode`` and ``encode`` are shifts and masks on
+integers.  On symbols a word *is* its fields: that both say the same is proved for each layout
+over 64-bit vectors (``proofs.engine.words``).
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Any, TypeVar
+
+import attrs
+
+from spec.language.records import record
+from spec.language.values import SpecificationError, Symbolic, Word
+
+_L = TypeVar("_L")
+_C = TypeVar("_C", bound=type)
+WORD_BITS = 64
+MASK = (1 << WORD_BITS) - 1
+
+
+@attrs.frozen
+class Field:
+    """Where one field of a layout stands: bits ``lowest .. lowest + width - 1``."""
+
+    name: str
+    type: str
+    lowest: int
+    width: int
+
+
+class Layout:
+    """The fields of a layout class, in order."""
+
+    def __init__(self, cls: type) -> None:
+        hints = typing.get_type_hints(cls)
+        self.cls = cls
+        self.fields = tuple(
+            Field(each.name, hints[each.name].__name__, *each.metadata["bits"]) for each in attrs.fields(cls)
+        )
+        taken = 0
+        for each in self.fields:
+            mask = ((1 << each.width) - 1) << each.lowest
+            if taken & mask or mask > MASK:
+                raise SpecificationError(f"{cls.__name__}.{each.name} overlaps or lies outside the word")
+            taken |= mask
+        self.mask = taken
+
+
+def field(lowest: int, width: int, default: Any = 0) -> Any:
+    """Bits ``lowest .. lowest + width - 1`` of the word."""
+    return attrs.field(default=default, metadata={"bits": (lowest, width)})
+
+
+def flag(position: int) -> Any:
+    """One bit of the word, as a condition."""
+    return attrs.field(default=False, metadata={"bits": (position, 1)})
+
+
+def layout(cls: _C) -> _C:
+    """Class decorator: a record whose fields are bit fields of one word."""
+    done = record(cls)
+    done.__layout__ = Layout(done)  # type: ignore[attr-defined]
+    return done
+
+
+def decode(view: type[_L], word: Word) -> _L:
+    """Look at a word through a layout."""
+    if isinstance(word, Symbolic):
+        return word.seen_as(view)  # type: ignore[attr-defined, no-any-return]
+    values = {}
+    for each in view.__layout__.fields:  # type: ignore[attr-defined]
+        value: Any = (word >> each.lowest) & ((1 << each.width) - 1)
+        values[each.name] = bool(value) if each.type == "bool" else value
+    return view(**values)
+
+
+def encode(fields: Any, previous: Word = Word(0)) -> Word:
+    """The word whose fields are these; bits outside the layout are kept from ``previous``."""
+    maker = getattr(previous, "encoded", None) or getattr(type(fields), "__encoded__", None)
+    if maker is not None:
+        return maker(fields)  # type: ignore[no-any-return]
+    word = 0
+    shape = type(fields).__layout__
+    for each in shape.fields:
+        value = getattr(fields, each.name)
+        if isinstance(value, Symbolic):
+            return value.encoder()(fields)  # type: ignore[attr-defined, no-any-return]
+        if not 0 <= int(value) < 1 << each.width:
+            raise SpecificationError(f"{shape.cls.__name__}.{each.name}: {value:#x} needs more than {each.width} bits")
+        word |= int(value) << each.lowest
+    return Word(word | (previous & ~shape.mask & MASK))
+
+
+def volatile(word: Word) -> Word:
+    """A read of memory that a guest can write: each such read stands for itself.
+
+    On integers it is the word.  In a proof it is any word at all, so whatever another CPU stores
+    between two reads is covered.
+    """
+    return word.any_word() if isinstance(word, Symbolic) else word  # type: ignore[attr-defined, no-any-return]
+
+
+def environment_word(word: Word) -> Word:
+    """A word that a guest chose: on integers it must lie in 0 .. 2**64 - 1."""
+    if not isinstance(word, Symbolic) and not 0 <= word <= MASK:
+        raise SpecificationError(f"{word:#x} is not a 64-bit word")
+    return word

@@ -1,0 +1,289 @@
+"""The whole machine: one table per noun.
+
+A row of a *ghost* table, or a ghost field (said so beside it), exists for the proof: no
+implementation has it and no transition's answer depends on it.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from spec.language import (
+    DomId,
+    Gfn,
+    GrantRef,
+    Handle,
+    Index,
+    Mfn,
+    Table,
+    VcpuId,
+    Word,
+    record,
+    table,
+)
+from spec.language.values import U8, U16, U32
+
+NOBODY = DomId(0x7FFF)
+"""No domain: the owner of frames that nobody owns, the actor of steps that Xen or hardware takes."""
+
+DOMID_SELF = DomId(0x7FF0)
+DOMID_IO = DomId(0x7FF1)
+DOMID_XEN = DomId(0x7FF2)
+FIRST_RESERVED = DomId(0x7FF0)
+"""Domain ids from here up are not domains."""
+
+
+class Status(enum.IntEnum):
+    """Life cycle of a domain."""
+
+    ABSENT = 0
+    ALIVE = 1
+    DYING = 2
+    """Marked for destruction; its resources are being taken back, step by step."""
+    DEAD = 3
+    """Everything that can be taken back is; it lingers while others hold its pages."""
+
+
+class Use(enum.IntEnum):
+    """What a machine frame is used for."""
+
+    NO_RAM = 0
+    FREE = 1
+    XEN = 2
+    """Xen's own: text, heap, frame table, maptrack."""
+    TABLE = 3
+    """A page of stage-2 tables, in use or in a domain's p2m pool."""
+    DOMAIN = 4
+    """Assigned to a domain (domheap)."""
+    SHARED = 5
+    """Xen's own but shared with one domain: shared_info, grant and status frames (xenheap)."""
+
+
+class P2mType(enum.IntEnum):
+    """Type of a stage-2 mapping (four software bits of the leaf)."""
+
+    INVALID = 0
+    RAM_RW = 1
+    RAM_RO = 2
+    MMIO_DIRECT_DEV = 3
+    MMIO_DIRECT_NC = 4
+    MMIO_DIRECT_C = 5
+    MAP_FOREIGN_RW = 6
+    MAP_FOREIGN_RO = 7
+    GRANT_MAP_RW = 8
+    GRANT_MAP_RO = 9
+    IOMMU_MAP_RW = 10
+    IOMMU_MAP_RO = 11
+
+
+@record
+class Settings:
+    """The configuration: symbolic in proofs, a parameter in tests.
+
+    reference_limit: a frame's reference count is never raised to this value
+    (2**(W - 10) - 1 with W = 64 on arm64, 32 on arm32).
+    root_pages: number of guest frames that the root table covers; a gfn beyond is refused.
+    """
+
+    arm32: bool = False
+    silo: bool = False
+    reference_limit: int = 0
+    root_pages: int = 0
+    scrub_domheap: bool = False
+    max_grant_version: U8 = U8(0)
+    grant_frames_limit: U32 = U32(0)
+    maptrack_frames_limit: U32 = U32(0)
+    max_page: Mfn = Mfn(0)
+    dom0_max_grant_frames: U32 = U32(0)
+
+
+@record
+class Domain:
+    """A domain.
+
+    control: privileged (dom0).  hardware: owns the devices that Xen does not.
+    device_model: may act for ``target``.  direct_mapped: its gfns are mfns.
+    pool_pages, pool_free: pages in its p2m pool, and how many of them are unused.
+    highest_gfn, lowest_gfn: of all gfns ever mapped, both inclusive; lowest is all ones before the first.
+    """
+
+    status: U8 = U8(0)
+    control: bool = False
+    hardware: bool = False
+    xenstore: bool = False
+    device_model: bool = False
+    target: DomId = NOBODY
+    direct_mapped: bool = False
+    passthrough: bool = False
+    iommu: bool = False
+    created: bool = False
+    """Creation is finished: its vCPUs may run."""
+
+    max_pages: U32 = U32(0)
+    tot_pages: int = 0
+    extra_pages: int = 0
+    claimed: int = 0
+    xenheap_pages: int = 0
+    shared_info: Mfn = Mfn(0)
+
+    highest_gfn: Gfn = Gfn(0)
+    lowest_gfn: Gfn = Gfn(0)
+    pool_pages: int = 0
+    pool_free: int = 0
+
+    grant_version: U8 = U8(0)
+    max_grant_version: U8 = U8(0)
+    grant_frames: U32 = U32(0)
+    max_grant_frames: U32 = U32(0)
+    status_frames: U32 = U32(0)
+    maptrack_frames: U32 = U32(0)
+    max_maptrack_frames: U32 = U32(0)
+
+
+@record
+class Frame:
+    """A machine frame of 4 KiB.
+
+    references: all of them, that of the allocation included.
+    extra: assigned without counting in tot_pages.
+    mapped, gfn: where it is mapped as RAM: for SHARED frames Xen's own record, else ghost.
+    dirty: to be scrubbed before it is handed out.
+    unclean: caches hold what RAM does not have yet.
+    """
+
+    use: U8 = U8(0)
+    owner: DomId = NOBODY
+    allocated: bool = False
+    references: int = 0
+    extra: bool = False
+    mapped: bool = False
+    gfn: Gfn = Gfn(0)
+    dirty: bool = False
+    unclean: bool = False
+
+
+@record
+class Contents:
+    """Eight bytes of memory.  secret (ghost): they belong to Xen or to a domain that died."""
+
+    raw: Word = Word(0)
+    secret: bool = False
+
+
+@record
+class P2mEntry:
+    """What a guest frame of a domain is mapped to.
+
+    hardware: the hardware's valid bit; an entry is live when its type is not INVALID.
+    handle (ghost): for a grant mapping, the maptrack handle that made it.
+    stale (ghost): the grant behind it was released although the mapping stays (DEV-1).
+    """
+
+    type: U8 = U8(0)
+    mfn: Mfn = Mfn(0)
+    hardware: bool = False
+    handle: Handle = Handle(0)
+    stale: bool = False
+
+
+@record
+class Orphan:
+    """A mapping that was replaced and whose reference is still to be dropped: pending work of an insertion."""
+
+    held: bool = False
+    mfn: Mfn = Mfn(0)
+
+
+@record
+class Permission:
+    """Whether a domain may map a machine frame that is not RAM."""
+
+    allowed: bool = False
+
+
+@record
+class FrameOf:
+    """Which frame holds a page of a grant table or of its status words."""
+
+    present: bool = False
+    mfn: Mfn = Mfn(0)
+
+
+@record
+class ActiveGrant:
+    """What Xen keeps of a grant in use (pinned): four counters and what was granted.
+
+    start, length: the window in bytes that a copy may touch.
+    """
+
+    host_writers: U8 = U8(0)
+    host_readers: U8 = U8(0)
+    device_writers: U8 = U8(0)
+    device_readers: U8 = U8(0)
+    domid: DomId = DomId(0)
+    mfn: Mfn = Mfn(0)
+    start: U16 = U16(0)
+    length: U16 = U16(0)
+    sub_page: bool = False
+    trans_domid: DomId = DomId(0)
+    trans_ref: GrantRef = GrantRef(0)
+
+
+@record
+class Consent:
+    """Ghost: what the granter's shared entry said when Xen last acted on it."""
+
+    permits: bool = False
+    writable: bool = False
+    domid: DomId = DomId(0)
+    gfn: Gfn = Gfn(0)
+
+
+@record
+class Mapping:
+    """A maptrack entry: one use of a grant by a mapping domain.  Live while host or device is set.
+
+    gfn, mfn (ghost): where and what it maps.
+    """
+
+    host: bool = False
+    device: bool = False
+    readonly: bool = False
+    granter: DomId = DomId(0)
+    ref: GrantRef = GrantRef(0)
+    vcpu: VcpuId = VcpuId(0)
+    gfn: Gfn = Gfn(0)
+    mfn: Mfn = Mfn(0)
+
+
+@record
+class Release:
+    """A grant mapping that was taken out of the p2m and whose pin and reference are still to be dropped.
+
+    Pending work between the two phases of an unmap: one TLB flush lies between them.
+    """
+
+    held: bool = False
+    readonly: bool = False
+    granter: DomId = DomId(0)
+    ref: GrantRef = GrantRef(0)
+    mfn: Mfn = Mfn(0)
+
+
+@record
+class State:
+    """The machine."""
+
+    settings: Table[Index, Settings] = table(Settings, Index)
+    domain: Table[DomId, Domain] = table(Domain, DomId)
+    frame: Table[Mfn, Frame] = table(Frame, Mfn)
+    word: Table[tuple[Mfn, Index], Contents] = table(Contents, Mfn, Index, guest_writable=True)
+    p2m: Table[tuple[DomId, Gfn], P2mEntry] = table(P2mEntry, DomId, Gfn)
+    orphan: Table[tuple[DomId, Gfn], Orphan] = table(Orphan, DomId, Gfn)
+    iomem: Table[tuple[DomId, Mfn], Permission] = table(Permission, DomId, Mfn)
+    grant_frame: Table[tuple[DomId, int], FrameOf] = table(FrameOf, DomId, int)
+    status_frame: Table[tuple[DomId, int], FrameOf] = table(FrameOf, DomId, int)
+    active_grant: Table[tuple[DomId, GrantRef], ActiveGrant] = table(ActiveGrant, DomId, GrantRef)
+    consent: Table[tuple[DomId, GrantRef], Consent] = table(Consent, DomId, GrantRef, ghost=True)
+    mapping: Table[tuple[DomId, Handle], Mapping] = table(Mapping, DomId, Handle)
+    release: Table[tuple[DomId, Handle], Release] = table(Release, DomId, Handle)
