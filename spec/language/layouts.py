@@ -9,6 +9,7 @@ over 64-bit vectors (``proofs.engine.words``).
 from __future__ import annotations
 
 import typing
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
@@ -101,7 +102,13 @@ def volatile(word: Word) -> Word:
     On integers it is the word.  In a proof it is any word at all, so whatever another CPU stores
     between two reads is covered.
     """
-    return word.any_word() if isinstance(word, Symbolic) else word  # type: ignore[attr-defined, no-any-return]
+    if isinstance(word, Symbolic):
+        return word.any_word()  # type: ignore[attr-defined, no-any-return]
+    return PEER[-1](word) if PEER else word
+
+
+PEER: list[Callable[[Word], Word]] = []
+"""What another CPU makes of a word just before it is read: for tests that rewrite memory between two reads."""
 
 
 def environment_word(word: Word) -> Word:

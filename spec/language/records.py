@@ -15,12 +15,16 @@ from spec.language.values import SpecificationError
 
 _R = TypeVar("_R")
 _C = TypeVar("_C", bound=type)
+_new, _set = object.__new__, object.__setattr__
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
 def record(cls: _C) -> _C:
     """Class decorator: a frozen record whose fields all have a type, and in rows a default."""
-    return attrs.frozen(slots=False)(cls)  # type: ignore[return-value]
+    done = attrs.frozen(slots=False)(cls)
+    done.__width__ = len(attrs.fields(done))  # type: ignore[attr-defined]
+    done.__evolved__ = None  # type: ignore[attr-defined]
+    return done  # type: ignore[return-value]
 
 
 @functools.cache
@@ -34,21 +38,19 @@ def columns(cls: type) -> dict[str, str]:
     return found
 
 
-@functools.cache
-def _names(cls: type) -> frozenset[str]:
-    return frozenset(each.name for each in attrs.fields(cls))
-
-
 def evolve(original: _R, **changes: Any) -> _R:
     """A copy of a record with some fields changed."""
-    cls = type(original)
-    symbolic = getattr(cls, "__evolved__", None)
-    if symbolic is not None:
-        return symbolic(original, changes)  # type: ignore[no-any-return]
-    if not _names(cls).issuperset(changes):
-        raise SpecificationError(f"{cls.__name__} has no field {sorted(set(changes) - _names(cls))}")
-    copy = object.__new__(cls)
-    fields = copy.__dict__
-    fields.update(original.__dict__)
-    fields.update(changes)
+    return changed(original, changes)
+
+
+def changed(original: _R, changes: dict[str, Any]) -> _R:
+    """``evolve`` with the changes as a dictionary."""
+    cls = original.__class__
+    if cls.__evolved__ is not None:  # type: ignore[attr-defined]
+        return cls.__evolved__(original, changes)  # type: ignore[attr-defined, no-any-return]
+    copy = _new(cls)
+    fields = {**original.__dict__, **changes}
+    _set(copy, "__dict__", fields)
+    if len(fields) != cls.__width__:  # type: ignore[attr-defined]
+        raise SpecificationError(f"{cls.__name__} has no field {sorted(set(changes) - set(columns(cls)))}")
     return copy

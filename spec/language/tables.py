@@ -7,7 +7,6 @@ state is a record of tables.  A transition reads ``state.frame[mfn]`` and writes
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
@@ -15,7 +14,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 import immutables
 
-from spec.language.records import evolve
+from spec.language.records import changed, evolve
 from spec.language.values import Boolean, SpecificationError
 
 K = TypeVar("K")
@@ -71,10 +70,10 @@ class Table(Generic[K, R]):
 
     __slots__ = ("_default", "_rows", "schema")
 
-    def __init__(self, schema: Schema, rows: immutables.Map[Any, R] | None = None) -> None:
+    def __init__(self, schema: Schema, rows: immutables.Map[Any, R] | None = None, default: R | None = None) -> None:
         self.schema = schema
         self._rows: immutables.Map[Any, R] = immutables.Map() if rows is None else rows
-        self._default: R = _default(schema.row)
+        self._default: R = schema.row() if default is None else default
 
     def __getitem__(self, key: K) -> R:
         return self._rows.get(key, self._default)
@@ -90,11 +89,12 @@ class Table(Generic[K, R]):
 
     def set(self, key: K, row: R) -> Table[K, R]:
         """This table with one row replaced."""
-        return Table(self.schema, self._rows.set(key, row))
+        return Table(self.schema, self._rows.set(key, row), self._default)
 
     def put(self, key: K, changes: dict[str, Any]) -> Table[K, R]:
         """This table with some fields of one row changed."""
-        return Table(self.schema, self._rows.set(key, evolve(self[key], **changes)))
+        rows = self._rows
+        return Table(self.schema, rows.set(key, changed(rows.get(key, self._default), changes)), self._default)
 
     def keys(self) -> list[K]:
         """The keys that were written."""
@@ -124,8 +124,8 @@ class Table(Generic[K, R]):
         with self._rows.mutate() as rows:
             for key in self._keys(pattern):
                 row = self[key]
-                rows[key] = evolve(row, **(function(row, key) if single else function(row, *key)))
-            return Table(self.schema, rows.finish())
+                rows[key] = changed(row, function(row, key) if single else function(row, *key))
+            return Table(self.schema, rows.finish(), self._default)
 
     def every(self, pattern: Any, predicate: Callable[..., Boolean]) -> Boolean:
         """The predicate holds of every row whose key matches the pattern."""
@@ -138,11 +138,6 @@ class Table(Generic[K, R]):
         single = len(self.schema.key) == 1
         return sum(1 for key, row in self._rows.items()
                    if predicate(row, *((key,) if single else key), *arguments))
-
-
-@functools.cache
-def _default(row: type) -> Any:
-    return row()
 
 
 def table(row: type, *key: type, ghost: bool = False, guest_writable: bool = False) -> Any:
@@ -172,7 +167,7 @@ def empty(state: type[_S]) -> _S:
 
 def put(state: _S, name: str, key: Any, /, **changes: Any) -> _S:
     """The state with some fields of one row of one table changed."""
-    return evolve(state, **{name: getattr(state, name).put(key, changes)})
+    return changed(state, {name: getattr(state, name).put(key, changes)})
 
 
 def fill(state: _S, name: str, pattern: Any, function: Callable[..., dict[str, Any]]) -> _S:

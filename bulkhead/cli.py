@@ -1,0 +1,71 @@
+"""The command line: ``bulkhead prove``, ``bulkhead walk``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import click
+import typer
+
+from bulkhead.cli_walk import walk
+from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  help="An executable formal specification of Xen on Arm.")
+
+
+@app.command()
+def prove(  # noqa: PLR0913
+    transition: Annotated[list[str] | None, typer.Argument(help="only these transitions")] = None,
+    property_: Annotated[str, typer.Option("--property", help="what holds, why, and what would falsify it")] = "",
+    claim: Annotated[str, typer.Option("--claim", help="a claim in words, e.g. isolation")] = "",
+    explain: Annotated[str, typer.Option("--explain", help="the story of one obligation")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
+    solver: Annotated[str, typer.Option("--solver", help="z3 or cvc5")] = "z3",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="prove once for each of so many seeds")] = 1,
+    audit: Annotated[bool, typer.Option("--audit", help="solve untouched rows too")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="use nothing from the cache")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=0, help="processes; 0 is one a core")] = 0,
+) -> None:
+    """Prove that every step keeps every property, for any number of domains, frames and grants."""
+    from bulkhead import claims
+    from bulkhead.prove import Request, run
+    from bulkhead.prove import explain as explain_one
+
+    if explain:
+        story = explain_one(explain)
+        if story is None:
+            typer.echo(f"{explain} is proved")
+            raise typer.Exit(HOLDS)
+        typer.echo(story.text)
+        if story.test:
+            typer.echo("\nReplay it:\n\n" + story.test)
+        raise typer.Exit(FAILS)
+    if claim or property_:
+        raise typer.Exit(claims.show(claim=claim, identifier=property_, as_json=as_json))
+    request = Request(tuple(transition or ()), property_, explain, as_json, solver, seeds, audit, fresh, jobs)
+    raise typer.Exit(run(request))
+
+
+app.command()(walk)
+
+
+def main() -> None:
+    """Entry point: bad input is one line and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except BadInputError as problem:
+        sys.stderr.write(f"bulkhead: {problem}\n")
+        sys.exit(BAD_INPUT)
+    except click.ClickException as problem:
+        sys.stderr.write(f"bulkhead: {problem.format_message()}\n")
+        sys.exit(BAD_INPUT)
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("bulkhead: interrupted\n")
+        sys.exit(FAILS)
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""``bulkhead prove``: run the matrix, show it, write ``build/proofs.json``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import statistics
+import sys
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bulkhead import __version__
+from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
+from bulkhead.story import Story, tell
+from proofs.engine.obligations import FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, TransitionProof
+from proofs.engine.solvers import SOLVERS
+from proofs.matrix import JobResult, Options, counts, prove, summary
+from proofs.theories import theory
+from spec.language import DEVIATIONS
+
+CACHE = pathlib.Path(".bulkhead") / "proofs"
+BUILD = pathlib.Path("build")
+
+
+@attrs.frozen
+class Request:
+    """What the user asked for."""
+
+    transitions: tuple[str, ...] = ()
+    property: str = ""
+    explain: str = ""
+    as_json: bool = False
+    solver: str = "z3"
+    seeds: int = 1
+    audit: bool = False
+    fresh: bool = False
+    jobs: int = 0
+
+
+def _names(request: Request, name: str) -> list[str]:
+    known = theory(name).transitions
+    for each in request.transitions:
+        if each not in known:
+            raise BadInputError(f"no transition is called {each}")
+    return list(request.transitions or known)
+
+
+def _executor(jobs: int) -> Executor:
+    return ProcessPoolExecutor(max_workers=jobs or os.cpu_count() or 1)
+
+
+def run(request: Request, executor: Executor | None = None) -> int:
+    """Prove what was asked, print it, and say by the exit code whether it holds."""
+    if request.solver not in SOLVERS:
+        raise BadInputError(f"no solver is called {request.solver}; there are {', '.join(SOLVERS)}")
+    out = Console(stderr=request.as_json, highlight=False)
+    started = time.perf_counter()
+    results: list[JobResult] = []
+    every_run: dict[int, list[JobResult]] = {}
+    interrupted = False
+    own = executor is None
+    pool = executor or _executor(request.jobs)
+    try:
+        for seed in range(request.seeds):
+            options = Options(solver=request.solver, seed=seed, audit=request.audit)
+            found = _one_run(request, options, pool, out)
+            every_run[seed] = found
+            if seed == 0:
+                results = found
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        if own:
+            pool.shutdown(wait=not interrupted, cancel_futures=True)
+    if interrupted:
+        out.print("interrupted: what was proved is kept in .bulkhead and is not proved again")
+        return FAILS
+    return _report(request, results, every_run, out, time.perf_counter() - started)
+
+
+def _one_run(request: Request, options: Options, pool: Executor, out: Console) -> list[JobResult]:
+    names = _names(request, options.theory)
+    cache = None if request.fresh else str(CACHE)
+    found: list[JobResult] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
+        label = f"proving (seed {options.seed})" if options.seed else "proving"
+        task = progress.add_task(label, total=len(names))
+        for result in prove(names, options, pool, cache):
+            found.append(result)
+            progress.advance(task)
+            bad = [line for line in result.lines if line.verdict in (FAILED, UNKNOWN)]
+            for line in bad:
+                progress.console.print(f"  {line.verdict:8} {line.id} (answer {line.code})")
+    return found
+
+
+def _report(request: Request, results: list[JobResult], runs: dict[int, list[JobResult]], out: Console, seconds: float) -> int:
+    options = Options(solver=request.solver, audit=request.audit)
+    document = summary(results, options, __version__)
+    document["properties"] = _property_table(results)
+    BUILD.mkdir(exist_ok=True)
+    if not request.transitions:
+        (BUILD / "proofs.json").write_text(json.dumps(document, indent=1) + "\n")
+    lines = [line for each in results for line in each.lines]
+    total = counts(lines)
+    solved = [line for line in lines if line.verdict in (PROVED, FAILED, UNKNOWN)]
+    failed = [line for line in lines if line.verdict in (FAILED, UNKNOWN)]
+    if request.as_json:
+        sys.stdout.write(json.dumps(document) + "\n")
+    paths = sum(each.explored for each in results)
+    out.print(f"Bulkhead {__version__}: Xen 4.17 on Arm, any number of domains, frames and grants")
+    out.print(f"  {len(results)} transitions, {paths} paths, {len(theory().properties)} properties")
+    out.print(f"  obligations: {total[PROVED]} proved, {total[FRAME]} untouched, {total[TRIVIAL]} trivial, "
+              f"{total[FAILED]} failed, {total[UNKNOWN]} unknown")
+    if solved:
+        times = sorted(line.seconds for line in solved)
+        out.print(f"  each: median {statistics.median(times) * 1000:.0f} ms, slowest {times[-1]:.2f} s; "
+                  f"all: {seconds:.1f} s{' (from cache)' if results and all(r.cached for r in results) else ''}")
+    stable = _stable(runs)
+    if len(runs) > 1:
+        out.print(f"  {len(runs)} seeds: verdicts {'all the same' if stable else 'DIFFER'}")
+    for each in DEVIATIONS.values():
+        out.print(f"  holds except {each.id}: {each.title}")
+    if failed:
+        out.print(f"[bold]NOT PROVED[/]: {len(failed)} obligations; `bulkhead prove --explain ID` tells the story of one")
+        return FAILS
+    out.print("[bold]PROVED[/]: every property holds after every step")
+    return HOLDS if stable else FAILS
+
+
+def _property_table(results: list[JobResult]) -> list[dict[str, Any]]:
+    found: dict[str, dict[str, int]] = {}
+    for result in results:
+        for line in result.lines:
+            found.setdefault(line.property, {}).setdefault(line.verdict, 0)
+            found[line.property][line.verdict] += 1
+    known = theory().properties
+    return [{"id": each, "verdicts": found.get(each, {}), "fulfils": list(known[each].fulfils),
+             "except_for": list(known[each].except_for)} for each in sorted(known)]
+
+
+def _stable(runs: dict[int, list[JobResult]]) -> bool:
+    seen = [sorted((line.id, line.verdict) for each in found for line in each.lines) for found in runs.values()]
+    return all(each == seen[0] for each in seen[1:])
+
+
+def explain(identifier: str) -> Story | None:
+    """The story of one obligation ``transition/path/PROPERTY``; None if it is proved."""
+    parts = identifier.split("/")
+    chosen = theory()
+    if len(parts) != 3 or parts[0] not in chosen.transitions:
+        raise BadInputError(f"{identifier} is not an obligation: expected transition/path/PROPERTY")
+    if parts[2] not in chosen.properties and parts[2] != "NO-OVERFLOW":
+        raise BadInputError(f"no property is called {parts[2]}")
+    proof = TransitionProof(chosen, chosen.transitions[parts[0]], only=lambda each: each == parts[2])
+    lines = list(proof.run())
+    if identifier not in [line.id for line in lines]:
+        raise BadInputError(f"{parts[0]} has no changed path {parts[1]}")
+    for line, problem in proof.problems:
+        if line.id == identifier:
+            return tell(chosen, line, problem)
+    return None
+
+
+__all__ = ["BAD_INPUT", "Request", "explain", "run"]

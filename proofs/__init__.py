@@ -1,0 +1,1 @@
+"""The specification proved: the same source run on symbols."""

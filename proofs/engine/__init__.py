@@ -1,0 +1,1 @@
+"""The proof engine.  ``README.rst`` beside this file argues, step by step, why it may be believed."""

@@ -1,0 +1,478 @@
+"""Values that stand for any value, and the exploration of branches.
+
+``SymInt`` and ``SymBool`` wrap a term; ``SymWord`` is a 64-bit word of memory known only by its
+fields; ``Row`` is a row of a table read field by field.  A transition that truth-tests a
+``SymBool`` is run once for each way the test can go (``explore``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+
+from proofs.engine import terms as T
+from spec.language import values
+from spec.language.outcomes import IllegalChoice
+from spec.language.records import columns
+from spec.language.values import RANGES, SpecificationError, Symbolic
+
+
+class NoBranching(SpecificationError):
+    """A property or predicate truth-tested a symbol."""
+
+
+# ---- values
+
+
+def lift(value: Any, hint: str = "int") -> T.Term:
+    """The term of a value of a type."""
+    if isinstance(value, (SymInt, SymBool, SymWord)):
+        return value.term
+    if isinstance(value, bool):
+        return T.boolean(value) if hint == "bool" else T.number(value)
+    if isinstance(value, int):
+        if hint == "bool":
+            raise SpecificationError(f"{value!r} is not a condition")
+        return T.number(value)
+    raise SpecificationError(f"{value!r} is not a value of type {hint}")
+
+
+def wrap(term: T.Term, hint: str = "int") -> Any:
+    """The value of a term: a plain Python value when it is a literal."""
+    if term.sort == T.BOOL:
+        return term.args[0] if term.op == "const" else SymBool(term)
+    value = T.literal(term)
+    if value is not None:
+        return value
+    return SymWord(term) if hint == "Word" else SymInt(term)
+
+
+class SymInt(Symbolic):
+    """Any integer."""
+
+    __slots__ = ("term",)
+
+    def __init__(self, term: T.Term) -> None:
+        self.term = term
+
+    def __repr__(self) -> str:
+        return T.show(self.term)
+
+    __hash__ = Symbolic.__hash__
+
+    def _other(self, other: Any) -> T.Term | None:
+        return lift(other) if isinstance(other, (SymInt, int)) else None
+
+    def __eq__(self, other: object) -> Any:
+        term = self._other(other)
+        return NotImplemented if term is None else wrap(T.equal(self.term, term))
+
+    def __ne__(self, other: object) -> Any:
+        term = self._other(other)
+        return NotImplemented if term is None else wrap(T.negate(T.equal(self.term, term)))
+
+    def __lt__(self, other: Any) -> Any:
+        return wrap(T.less(self.term, lift(other)))
+
+    def __le__(self, other: Any) -> Any:
+        return wrap(T.at_most(self.term, lift(other)))
+
+    def __gt__(self, other: Any) -> Any:
+        return wrap(T.less(lift(other), self.term))
+
+    def __ge__(self, other: Any) -> Any:
+        return wrap(T.at_most(lift(other), self.term))
+
+    def __add__(self, other: Any) -> Any:
+        return wrap(T.add(self.term, lift(other)))
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return wrap(T.subtract(self.term, lift(other)))
+
+    def __rsub__(self, other: Any) -> Any:
+        return wrap(T.subtract(lift(other), self.term))
+
+    def __neg__(self) -> Any:
+        return wrap(T.scale(self.term, -1))
+
+    def __mul__(self, other: Any) -> Any:
+        term = lift(other)
+        for one, factor in ((self.term, T.literal(term)), (term, T.literal(self.term))):
+            if factor is not None:
+                return wrap(T.scale(one, factor))
+        raise SpecificationError("a product of two unknown numbers is outside linear arithmetic")
+
+    __rmul__ = __mul__
+
+    def _divisor(self, other: Any) -> int:
+        if not isinstance(other, int) or other <= 0:
+            raise SpecificationError("divide by a positive literal only")
+        return int(other)
+
+    def __floordiv__(self, other: Any) -> Any:
+        return wrap(T.divide(self.term, self._divisor(other)))
+
+    def __mod__(self, other: Any) -> Any:
+        return wrap(T.remainder(self.term, self._divisor(other)))
+
+    def encoder(self) -> Callable[[Any], Any]:
+        """How ``layouts.encode`` makes a word of fields of which this is one."""
+        return encode_fields
+
+
+class SymBool(Symbolic):
+    """Any condition."""
+
+    __slots__ = ("term",)
+
+    def __init__(self, term: T.Term) -> None:
+        self.term = term
+
+    def __repr__(self) -> str:
+        return T.show(self.term)
+
+    __hash__ = Symbolic.__hash__
+
+    def __bool__(self) -> bool:
+        if not EXPLORERS or EXPLORERS[-1] is None:
+            raise NoBranching("a property must not branch: use both, either, neg, implies, ite")
+        return EXPLORERS[-1].branch(self.term)
+
+    def __eq__(self, other: object) -> Any:
+        if isinstance(other, (SymBool, bool)):
+            return wrap(T.iff(self.term, lift(other, "bool")))
+        return NotImplemented
+
+    def __ne__(self, other: object) -> Any:
+        if isinstance(other, (SymBool, bool)):
+            return wrap(T.negate(T.iff(self.term, lift(other, "bool"))))
+        return NotImplemented
+
+    def negated(self) -> Any:
+        return wrap(T.negate(self.term))
+
+    def conjoined(self, other: Any) -> Any:
+        return wrap(T.conjunction(self.term, lift(other, "bool")))
+
+    def disjoined(self, other: Any) -> Any:
+        return wrap(T.disjunction(self.term, lift(other, "bool")))
+
+    def __and__(self, other: Any) -> Any:
+        return self.conjoined(other)
+
+    def __or__(self, other: Any) -> Any:
+        return self.disjoined(other)
+
+    __rand__, __ror__ = __and__, __or__
+
+    def choose(self, when_true: Any, when_false: Any) -> Any:
+        return join(self.term, when_true, when_false)
+
+    def assume(self) -> None:
+        """The implementation's choice obeys this rule (``outcomes.legal``)."""
+        explorer = EXPLORERS[-1] if EXPLORERS else None
+        if explorer is None:
+            raise NoBranching("a property must not restrict choices")
+        explorer.assume(self.term)
+
+    def encoder(self) -> Callable[[Any], Any]:
+        """How ``layouts.encode`` makes a word of fields of which this is one."""
+        return encode_fields
+
+
+def join(condition: T.Term, yes: Any, no: Any) -> Any:
+    """``yes`` or ``no`` by a condition, for every kind of value."""
+    if yes is no:
+        return yes
+    if isinstance(yes, Row) or isinstance(no, Row):
+        cls = yes.cls if isinstance(yes, Row) else no.cls
+        return Row(cls, lambda name: join(condition, getattr(yes, name), getattr(no, name)))
+    if attrs.has(type(yes)) and type(yes) is type(no):
+        names = [each.name for each in attrs.fields(type(yes))]
+        return type(yes)(**{n: join(condition, getattr(yes, n), getattr(no, n)) for n in names})
+    words = isinstance(yes, SymWord) or isinstance(no, SymWord)
+    hint = "bool" if isinstance(yes, (bool, SymBool)) and isinstance(no, (bool, SymBool)) else "int"
+    return wrap(T.choose(condition, lift(yes, hint), lift(no, hint)), "Word" if words else hint)
+
+
+# ---- words of memory
+
+
+class SymWord(Symbolic):
+    """Eight bytes of memory, known only through layouts.
+
+    A field of a word is an uninterpreted function of it, so two looks at one word agree.  Views
+    through different layouts are unrelated: more behaviours, never fewer.
+    """
+
+    __slots__ = ("term",)
+
+    def __init__(self, term: T.Term) -> None:
+        self.term = term
+
+    def __repr__(self) -> str:
+        return T.show(self.term)
+
+    __hash__ = Symbolic.__hash__
+
+    def __eq__(self, other: object) -> Any:
+        if isinstance(other, (SymWord, int)):
+            return wrap(T.equal(self.term, lift(other)))
+        return NotImplemented
+
+    def __ne__(self, other: object) -> Any:
+        if isinstance(other, (SymWord, int)):
+            return wrap(T.negate(T.equal(self.term, lift(other))))
+        return NotImplemented
+
+    def seen_as(self, view: type) -> Any:
+        """The fields through a layout."""
+        shape = view.__layout__  # type: ignore[attr-defined]
+        return view(**{each.name: wrap(_field(view, each, self.term)) for each in shape.fields})
+
+    def any_word(self) -> Any:
+        """A word about which nothing is known."""
+        return SymWord(fresh("word", RANGES["Word"]))
+
+    def encoded(self, fields: Any) -> Any:
+        """This word with its fields of one layout replaced."""
+        return encode_fields(fields, self.term)
+
+
+def _field(view: type, each: Any, term: T.Term) -> T.Term:
+    if term.op == "ite":
+        condition, yes, no = term.args
+        return T.choose(condition, _field(view, each, yes), _field(view, each, no))
+    value = T.literal(term)
+    if value is not None:
+        bits = (value >> each.lowest) & ((1 << each.width) - 1)
+        return T.boolean(bool(bits)) if each.type == "bool" else T.number(bits)
+    if term.op == "app" and term.args[0] == f"encode.{view.__name__}":
+        position = [other.name for other in view.__layout__.fields].index(each.name)  # type: ignore[attr-defined]
+        return term.args[1 + position]  # type: ignore[no-any-return]
+    name = f"{view.__name__}.{each.name}"
+    if each.type == "bool":
+        return T.apply(name, (term,), T.BOOL)
+    return T.apply(name, (term,), T.INT, (0, (1 << each.width) - 1))
+
+
+def encode_fields(fields: Any, previous: T.Term | None = None) -> Any:
+    """The word whose fields are these, as a function of them and of the rest of the word."""
+    shape = type(fields).__layout__
+    parts = [lift(getattr(fields, each.name), each.type) for each in shape.fields]
+    rest = previous if previous is not None else T.number(0)
+    for part, each in zip(parts, shape.fields, strict=True):
+        if each.type != "bool":
+            overflow(T.conjunction(T.at_most(T.number(0), part), T.at_most(part, T.number((1 << each.width) - 1))),
+                     f"{shape.cls.__name__}.{each.name}")
+    return SymWord(T.apply(f"encode.{shape.cls.__name__}", (*parts, rest), T.INT, RANGES["Word"]))
+
+
+# ---- rows
+
+
+class Row:
+    """A row of a table: each field is built when it is first read."""
+
+    __slots__ = ("_cache", "_changes", "_read", "cls")
+
+    def __init__(self, cls: type, read: Callable[[str], Any], changes: dict[str, Any] | None = None) -> None:
+        self.cls, self._read = cls, read
+        self._changes: dict[str, Any] = changes or {}
+        self._cache: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._changes:
+            return self._changes[name]
+        if name not in self._cache:
+            if name not in columns(self.cls):
+                raise AttributeError(f"{self.cls.__name__} has no field {name}")
+            self._cache[name] = self._read(name)
+        return self._cache[name]
+
+    def __eq__(self, other: object) -> Any:
+        raise SpecificationError("compare the fields of a row, not the row")
+
+    def __hash__(self) -> int:
+        raise SpecificationError("a row cannot be hashed")
+
+    __width__ = 0
+
+    def __evolved__(self, changes: dict[str, Any]) -> Row:
+        unknown = set(changes) - set(columns(self.cls))
+        if unknown:
+            raise SpecificationError(f"{self.cls.__name__} has no field {sorted(unknown)}")
+        return Row(self.cls, self._read, {**self._changes, **changes})
+
+
+# ---- branches
+
+EXPLORERS: list[Explorer | None] = []
+
+
+class _Dead(Exception):  # noqa: N818
+    """The path contradicts itself."""
+
+
+@attrs.define
+class Path:
+    """One way through a function: what it returned, under which conditions."""
+
+    result: Any
+    conditions: list[T.Term]
+    overflows: list[tuple[T.Term, str]]
+    decisions: tuple[bool, ...]
+
+
+class Explorer:
+    """Runs a function once for each way its conditions can go.
+
+    A condition that the path has already decided, or that contradicts ``x = literal`` known on the
+    path, is not branched on.  Every other pair of branches is explored: no path is missed.
+    """
+
+    def __init__(self, assumptions: list[T.Term] | None = None, prune: Callable[[list[T.Term]], bool] | None = None) -> None:
+        self._assumptions = assumptions or []
+        self._prune = prune
+        self._fresh = 0
+
+    def explore(self, function: Callable[[], Any]) -> Iterator[Path]:
+        """Every path.  The same decisions always give the same terms."""
+        self._work: list[tuple[bool, ...]] = [()]
+        while self._work:
+            self._prefix = self._work.pop()
+            self._taken: list[bool] = []
+            self.conditions: list[T.Term] = []
+            self.overflows: list[tuple[T.Term, str]] = []
+            self._known: dict[int, bool] = {}
+            self._fixed: dict[int, int] = {}
+            self._fresh = 0
+            EXPLORERS.append(self)
+            try:
+                for each in self._assumptions:
+                    self.assume(each)
+                result = function()
+            except (_Dead, IllegalChoice):
+                continue
+            finally:
+                EXPLORERS.pop()
+            yield Path(result, self.conditions, self.overflows, tuple(self._taken))
+
+    def fresh_name(self, stem: str) -> str:
+        """A name not used on this path yet; the same on every run along the same path."""
+        self._fresh += 1
+        return f"{stem}!{self._fresh}"
+
+    def _decided(self, term: T.Term) -> bool | None:
+        if term.op == "const":
+            return bool(term.args[0])
+        known = self._known.get(term.uid)
+        if known is not None:
+            return known
+        if term.op in ("eq", "le") and term.args[0].op == "lin":
+            constant, parts = term.args[0].args
+            if all(part.uid in self._fixed for part, _ in parts):
+                total = constant + sum(self._fixed[part.uid] * factor for part, factor in parts)
+                return bool(total == 0) if term.op == "eq" else bool(total <= 0)
+        if term.op in ("eq", "le") and term.args[0].op != "lin" and term.args[0].uid in self._fixed:
+            value = self._fixed[term.args[0].uid]
+            return value == 0 if term.op == "eq" else value <= 0
+        if term.op == "not":
+            inner = self._decided(term.args[0])
+            return None if inner is None else not inner
+        if term.op in ("and", "or"):
+            absorbing = term.op == "or"
+            inners = [self._decided(each) for each in term.args]
+            if absorbing in inners:
+                return absorbing
+            if None not in inners:
+                return not absorbing
+        return None
+
+    def _learn(self, term: T.Term) -> None:
+        self._known[term.uid] = True
+        self._known[T.negate(term).uid] = False
+        if term.op == "and":
+            for each in term.args:
+                self._learn(each)
+        elif term.op == "not" and term.args[0].op == "or":
+            for each in term.args[0].args:
+                self._learn(T.negate(each))
+        elif term.op == "eq":
+            inner = term.args[0]
+            constant, parts = inner.args if inner.op == "lin" else (0, ((inner, 1),))
+            if len(parts) == 1 and abs(parts[0][1]) == 1:
+                self._fixed[parts[0][0].uid] = -constant * parts[0][1]
+
+    def assume(self, term: T.Term) -> None:
+        """Only what satisfies this is explored further."""
+        decided = self._decided(term)
+        if decided is False:
+            raise _Dead
+        if decided is None:
+            self.conditions.append(term)
+            self._learn(term)
+
+    def branch(self, term: T.Term) -> bool:
+        """The value of a condition on this path."""
+        decided = self._decided(term)
+        if decided is not None:
+            return decided
+        position = len(self._taken)
+        if position < len(self._prefix):
+            value = self._prefix[position]
+        else:
+            value = True
+            if self._prune is not None:
+                yes = self._prune([*self.conditions, term])
+                no = not yes or self._prune([*self.conditions, T.negate(term)])
+                if not yes and not no:
+                    raise _Dead
+                value = yes
+                if yes and no:
+                    self._work.append((*self._taken, False))
+            else:
+                self._work.append((*self._taken, False))
+        self._taken.append(value)
+        chosen = term if value else T.negate(term)
+        self.conditions.append(chosen)
+        self._learn(chosen)
+        return value
+
+
+def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT) -> T.Term:
+    """A constant about which nothing is known but its bounds."""
+    explorer = EXPLORERS[-1] if EXPLORERS else None
+    if explorer is None:
+        raise NoBranching("a property reads nothing volatile and chooses nothing")
+    return T.variable(explorer.fresh_name(stem), sort, bounds)
+
+
+def overflow(condition: T.Term, what: str) -> None:
+    """This must hold on the path, or a field receives more than it can carry."""
+    explorer = EXPLORERS[-1] if EXPLORERS else None
+    if explorer is not None and condition is not T.boolean(value=True):
+        explorer.overflows.append((condition, what))
+
+
+def unbranched(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a property or predicate: it may not branch, but may call ``merged`` functions."""
+    EXPLORERS.append(None)
+    values.JOIN.append(_joined)
+    try:
+        return function(*arguments)
+    finally:
+        values.JOIN.pop()
+        EXPLORERS.pop()
+
+
+def _joined(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    paths = list(Explorer().explore(lambda: function(*arguments)))
+    result = paths[-1].result
+    for path in reversed(paths[:-1]):
+        result = join(T.conjunction(*path.conditions), path.result, result)
+    return result

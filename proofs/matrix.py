@@ -1,0 +1,140 @@
+"""The matrix: every transition against every property, through an executor, with a cache.
+
+A job is one transition.  Its lines are the same whatever order or process it runs in.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, as_completed
+from typing import Any
+
+import attrs
+
+from proofs.engine.obligations import DEAD, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, Obligation, TransitionProof
+from proofs.fingerprint import fingerprint
+from proofs.theories import theory
+
+GOOD = (PROVED, FRAME, TRIVIAL, DEAD)
+
+
+@attrs.frozen
+class Options:
+    """How to prove.  limit: seconds a question may take before it counts as unknown."""
+
+    theory: str = "machine"
+    solver: str = "z3"
+    seed: int = 0
+    limit: float = 10.0
+    audit: bool = False
+
+
+@attrs.frozen
+class JobResult:
+    """All lines of one transition, and whether they came from the cache."""
+
+    transition: str
+    fingerprint: str
+    explored: int
+    refusals: dict[str, int]
+    lines: list[Obligation]
+    seconds: float
+    cached: bool = False
+
+    @property
+    def holds(self) -> bool:
+        """Nothing failed and nothing is unknown."""
+        return all(line.verdict in GOOD for line in self.lines)
+
+
+def job_fingerprint(name: str, options: Options) -> str:
+    """What the lines of a transition depend on."""
+    chosen = theory(options.theory)
+    functions = [chosen.transitions[name].function, *[each.function for each in chosen.properties.values()]]
+    shape = json.dumps([[t, list(s.key), s.row.__qualname__] for t, s in chosen.schemas.items()])
+    kinds = json.dumps([[p.id, p.table, p.two_state] for p in chosen.properties.values()])
+    actor = f"{chosen.transitions[name].actor} {chosen.transitions[name].parameters}"
+    return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seed, options.audit)))
+
+
+def prove_transition(name: str, options: Options, cache_directory: str | None) -> JobResult:
+    """One job.  What was proved before and has not changed is taken from the cache."""
+    started = time.perf_counter()
+    chosen = theory(options.theory)
+    mark = job_fingerprint(name, options)
+    place = pathlib.Path(cache_directory) / f"{options.theory}.{name}.{options.solver}.{options.seed}.json" if cache_directory else None
+    verdicts: dict[str, str] = {}
+    if place is not None and place.exists():
+        try:
+            stored = json.loads(place.read_text())
+            verdicts = stored["verdicts"]
+            if stored["fingerprint"] == mark and stored["holds"]:
+                lines = [Obligation(**line) for line in stored["lines"]]
+                return JobResult(name, mark, stored["explored"], stored["refusals"], lines,
+                                 time.perf_counter() - started, cached=True)
+        except (ValueError, KeyError, TypeError):
+            verdicts = {}
+    proof = TransitionProof(chosen, chosen.transitions[name], solver=options.solver, seed=options.seed,
+                            limit=options.limit, audit=options.audit, cache=verdicts)
+    lines = list(proof.run())
+    result = JobResult(name, mark, proof.explored, proof.refusals, lines, time.perf_counter() - started)
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        kept = {k: v for k, v in verdicts.items() if v == "unsat"}
+        used = {f"{options.solver}:{options.seed}:{line.hash}" for line in lines}
+        record = {"fingerprint": mark, "holds": result.holds, "explored": result.explored, "refusals": result.refusals,
+                  "lines": [attrs.asdict(line) for line in lines],
+                  "verdicts": {k: v for k, v in kept.items() if k in used}}
+        temporary = place.with_suffix(".new")
+        temporary.write_text(json.dumps(record))
+        temporary.replace(place)
+    return result
+
+
+def prove(names: list[str], options: Options, executor: Executor, cache_directory: str | None,
+          started: Callable[[str], None] | None = None) -> Iterator[JobResult]:
+    """All jobs, each as it ends."""
+    futures: dict[Future[JobResult], str] = {}
+    for name in names:
+        futures[executor.submit(prove_transition, name, options, cache_directory)] = name
+        if started is not None:
+            started(name)
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def counts(lines: list[Obligation]) -> dict[str, int]:
+    """How many lines ended how."""
+    found = dict.fromkeys((PROVED, FRAME, TRIVIAL, DEAD, FAILED, UNKNOWN), 0)
+    for line in lines:
+        found[line.verdict] += 1
+    return found
+
+
+def summary(results: list[JobResult], options: Options, version: str) -> dict[str, Any]:
+    """``build/proofs.json``: the same between runs but for the seconds."""
+    ordered = sorted(results, key=lambda each: each.transition)
+    return {
+        "version": version,
+        "source_hash": fingerprint([], *[each.fingerprint for each in ordered]),
+        "options": attrs.asdict(options),
+        "transitions": [
+            {"name": each.transition, "paths": each.explored, "refusals": dict(sorted(each.refusals.items())),
+             "hash": each.fingerprint}
+            for each in ordered
+        ],
+        "obligations": [
+            {"id": line.id, "transition": line.transition, "property": line.property, "path": line.path,
+             "code": line.code, "verdict": line.verdict, "seconds": round(line.seconds, 4), "solver": line.solver,
+             "level": line.level, "hash": line.hash}
+            for each in ordered
+            for line in each.lines
+        ],
+    }
