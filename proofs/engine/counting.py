@@ -15,6 +15,7 @@ default row).  Three rules, each an arithmetic truth about finite sets:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,6 +40,18 @@ def satisfied(table: SymTable, predicate: Callable[..., Any], key: Key, argument
     return lift(unbranched(predicate, row, *table.values(key), *[wrap(a) for a in arguments]), "bool")
 
 
+@functools.cache
+def _finite_support(row: type, keys: int, predicate: Callable[..., Any], arguments: int) -> bool:
+    parts = [wrap(T.variable(f"any.{i}")) for i in range(keys + arguments)]
+    return unbranched(predicate, row(), *parts) is False
+
+
+def _finite(table: SymTable, predicate: Callable[..., Any], arguments: int) -> None:
+    """The predicate is false of a row that was never written, so finitely many rows satisfy it."""
+    if not _finite_support(table.schema.row, len(table.schema.key), predicate, arguments):
+        raise SpecificationError(f"{predicate.__qualname__} may be true of a default row: its count is not finite")
+
+
 def _number(condition: T.Term) -> T.Term:
     return T.choose(condition, T.number(1), T.number(0))
 
@@ -55,6 +68,7 @@ def _range_number(write: RangeWrite, moment: str, name: str, arguments: tuple[T.
 def total(table: SymTable, predicate: Callable[..., Any], arguments: tuple[T.Term, ...]) -> Any:
     """The number in the table as written so far."""
     name = name_of(predicate)
+    _finite(table, predicate, len(arguments))
     if LOGS:
         mention = Mention(table, predicate, name, arguments)
         key = (table.schema.name, name, uids(arguments), tuple(id(w) for w in table.writes))

@@ -146,6 +146,29 @@ class Scope:
             del self.assertions[mark:]
             self._counted = counted
 
+    def witness(self, problem: Problem, logs: list[Log], *, limit: float = 10.0) -> Counterexample | None:
+        """A state that satisfies every invariant and in which the plain specification takes this path's answer."""
+        mark, counted = len(self.assertions), set(self._counted)
+        try:
+            self._path(problem, logs)
+            values = self._model(problem, limit)
+        finally:
+            del self.assertions[mark:]
+            self._counted = counted
+        if values is None:
+            return None
+        arguments = {name: values[f"arg {name}"] for name in problem.arguments}
+        expected = problem.path.result
+        found = Counterexample(self.concrete_state(values), arguments, self._peer(values), "", (), expected)
+        if broken(self.theory, found.state, self):
+            return None
+        outcome = run(problem, found)
+        if outcome is None or outcome.kind is not expected.kind:
+            return None
+        if isinstance(expected.code, int) and outcome.code != expected.code:
+            return None
+        return attrs.evolve(found, outcome=outcome)
+
     def _path(self, problem: Problem, logs: list[Log]) -> None:
         for name, term in problem.arguments.items():
             hint = problem.transition.parameters[name]

@@ -240,7 +240,7 @@ class SymWord(Symbolic):
 
     def encoded(self, fields: Any) -> Any:
         """This word with its fields of one layout replaced."""
-        return encode_fields(fields, self.term)
+        return encode_fields(fields, self)
 
 
 def _field(view: type, each: Any, term: T.Term) -> T.Term:
@@ -260,16 +260,15 @@ def _field(view: type, each: Any, term: T.Term) -> T.Term:
     return T.apply(name, (term,), T.INT, (0, (1 << each.width) - 1))
 
 
-def encode_fields(fields: Any, previous: T.Term | None = None) -> Any:
+def encode_fields(fields: Any, previous: Any = 0) -> Any:
     """The word whose fields are these, as a function of them and of the rest of the word."""
     shape = type(fields).__layout__
     parts = [lift(getattr(fields, each.name), each.type) for each in shape.fields]
-    rest = previous if previous is not None else T.number(0)
     for part, each in zip(parts, shape.fields, strict=True):
         if each.type != "bool":
             overflow(T.conjunction(T.at_most(T.number(0), part), T.at_most(part, T.number((1 << each.width) - 1))),
                      f"{shape.cls.__name__}.{each.name}")
-    return SymWord(T.apply(f"encode.{shape.cls.__name__}", (*parts, rest), T.INT, RANGES["Word"]))
+    return SymWord(T.apply(f"encode.{shape.cls.__name__}", (*parts, lift(previous)), T.INT, RANGES["Word"]))
 
 
 # ---- rows

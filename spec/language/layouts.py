@@ -75,24 +75,23 @@ def decode(view: type[_L], word: Word) -> _L:
     values = {}
     for each in view.__layout__.fields:  # type: ignore[attr-defined]
         value: Any = (word >> each.lowest) & ((1 << each.width) - 1)
-        values[each.name] = bool(value) if each.type == "bool" else value
+        values[each.name] = (value == 1) if each.type == "bool" else value
     return view(**values)
 
 
 def encode(fields: Any, previous: Word = Word(0)) -> Word:
     """The word whose fields are these; bits outside the layout are kept from ``previous``."""
-    maker = getattr(previous, "encoded", None) or getattr(type(fields), "__encoded__", None)
-    if maker is not None:
-        return maker(fields)  # type: ignore[no-any-return]
-    word = 0
+    if isinstance(previous, Symbolic):
+        return previous.encoded(fields)  # type: ignore[attr-defined, no-any-return]
+    word: Any = 0
     shape = type(fields).__layout__
     for each in shape.fields:
         value = getattr(fields, each.name)
         if isinstance(value, Symbolic):
-            return value.encoder()(fields)  # type: ignore[attr-defined, no-any-return]
-        if not 0 <= int(value) < 1 << each.width:
+            return value.encoder()(fields, previous)  # type: ignore[attr-defined, no-any-return]
+        if not 0 <= value < 1 << each.width:
             raise SpecificationError(f"{shape.cls.__name__}.{each.name}: {value:#x} needs more than {each.width} bits")
-        word |= int(value) << each.lowest
+        word = word | value << each.lowest
     return Word(word | (previous & ~shape.mask & MASK))
 
 

@@ -1,0 +1,140 @@
+"""The claim is a page: what holds, why, what it rests on, what would falsify it."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Any
+
+import attrs
+from rich.console import Console
+
+from bulkhead.problems import FAILS, HOLDS, BadInputError
+from proofs.theories import theory
+from spec.language import DEVIATIONS
+
+BAD = ("failed", "unknown")
+
+
+@attrs.frozen
+class Claim:
+    """A statement that an assessor can read, and the properties that it follows from.
+
+    because: (property id, what it contributes).
+    """
+
+    id: str
+    title: str
+    statement: str
+    because: tuple[tuple[str, str], ...]
+    assumptions: tuple[str, ...]
+    falsified_by: tuple[str, ...]
+
+
+CLAIMS: dict[str, Claim] = {}
+
+
+def declare(claim: Claim) -> Claim:
+    """Make a claim known."""
+    CLAIMS[claim.id] = claim
+    return claim
+
+
+def _summary(text: str | None) -> str:
+    return " ".join((text or "").strip().split("\n\n")[0].split())
+
+
+def _results() -> dict[str, dict[str, int]]:
+    path = pathlib.Path("build/proofs.json")
+    if not path.exists():
+        return {}
+    try:
+        return {each["id"]: each["verdicts"] for each in json.loads(path.read_text())["properties"]}
+    except (ValueError, KeyError, TypeError) as problem:
+        raise BadInputError(f"{path} cannot be read: run `make prove` again") from problem
+
+
+def _verdict(identifier: str, results: dict[str, dict[str, int]]) -> str:
+    verdicts = results.get(identifier)
+    if not verdicts:
+        return "not run"
+    return "NOT PROVED" if any(verdicts.get(each) for each in BAD) else "proved"
+
+
+def show(*, claim: str = "", identifier: str = "", as_json: bool = False) -> int:
+    """Print the page of a claim or of a property; 0 if everything it rests on is proved."""
+    import proofs.claims as declared
+
+    declared.declare_all()
+    page = _claim_page(claim) if claim else _property_page(identifier)
+    if as_json:
+        sys.stdout.write(json.dumps(page) + "\n")
+    else:
+        _print(page)
+    return HOLDS if page["verdict"] == "holds" else FAILS
+
+
+def _entry(identifier: str, why: str, results: dict[str, dict[str, int]]) -> dict[str, Any]:
+    known = theory().properties
+    if identifier not in known:
+        raise BadInputError(f"no property is called {identifier}")
+    each = known[identifier]
+    return {"id": identifier, "words": _summary(each.function.__doc__), "why": why,
+            "verdict": _verdict(identifier, results), "except_for": list(each.except_for)}
+
+
+def _overall(entries: list[dict[str, Any]]) -> str:
+    if any(each["verdict"] == "NOT PROVED" for each in entries):
+        return "does not hold"
+    return "not checked" if any(each["verdict"] == "not run" for each in entries) else "holds"
+
+
+def _claim_page(name: str) -> dict[str, Any]:
+    if name not in CLAIMS:
+        raise BadInputError(f"no claim is called {name}; there are {', '.join(sorted(CLAIMS))}")
+    claim = CLAIMS[name]
+    results = _results()
+    entries = [_entry(identifier, why, results) for identifier, why in claim.because]
+    named = sorted({d for each in entries for d in each["except_for"]})
+    return {"title": claim.title, "statement": claim.statement, "because": entries,
+            "assumptions": list(claim.assumptions), "falsified_by": list(claim.falsified_by),
+            "deviations": [_deviation(each) for each in named], "verdict": _overall(entries)}
+
+
+def _property_page(identifier: str) -> dict[str, Any]:
+    results = _results()
+    entry = _entry(identifier, "", results)
+    each = theory().properties[identifier]
+    verdicts = results.get(identifier, {})
+    return {"title": identifier, "statement": entry["words"],
+            "because": [{**entry, "why": f"over {each.table}; fulfils {', '.join(each.fulfils) or '-'}; "
+                                         + ", ".join(f"{n} {v}" for v, n in sorted(verdicts.items()))}],
+            "assumptions": ["A-ATOMIC", "A-FINITE", "A-CHOICE", "A-RANGES", "A-SPEC", "A-SOLVER"],
+            "falsified_by": ["a step from a state that satisfies every invariant to one that breaks this"],
+            "deviations": [_deviation(d) for d in each.except_for], "verdict": _overall([entry])}
+
+
+def _deviation(identifier: str) -> dict[str, str]:
+    each = DEVIATIONS[identifier]
+    return {"id": each.id, "title": each.title, "condition": each.condition, "source": each.source,
+            "consequence": each.consequence}
+
+
+def _print(page: dict[str, Any]) -> None:
+    out = Console(highlight=False, width=110)
+    out.print(f"[bold]{page['title']}[/]\n\n{page['statement']}\n")
+    out.print("Why")
+    for each in page["because"]:
+        out.print(f"  {each['verdict']:10} [bold]{each['id']}[/]: {each['words']}")
+        if each["why"]:
+            out.print(f"             {each['why']}")
+    out.print(f"\nIt rests on {', '.join(page['assumptions'])} (proofs/ASSUMPTIONS.md).\n")
+    out.print("What would falsify it")
+    for each in page["falsified_by"]:
+        out.print(f"  - {each}")
+    if page["deviations"]:
+        out.print("\nHolds except where Xen itself deviates")
+        for each in page["deviations"]:
+            out.print(f"  {each['id']}: {each['title']}. When: {each['condition']}. Then: {each['consequence']}.")
+    out.print(f"\nVerdict: [bold]{page['verdict']}[/]")

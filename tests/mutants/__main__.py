@@ -1,0 +1,98 @@
+"""``python -m tests.mutants [--historical] [--sample N]``: put every mutant in, print who noticed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+import attrs
+from rich.console import Console
+from rich.table import Table
+
+from tests.mutants.historical import HISTORICAL, OPEN
+from tests.mutants.kill import PROOF, SURVIVED, Verdict, kill
+from tests.mutants.mutation import Mutant
+from tests.mutants.survivors import EXPLAINED
+from tests.mutants.systematic import of_module
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+SKIP = ("spec.memory.invariants", "spec.grant.invariants")
+
+
+def modules() -> list[str]:
+    """The modules whose every guard, update and bound is mutated."""
+    found = []
+    for noun in ("memory", "grant"):
+        for path in sorted((ROOT / "spec" / noun).glob("*.py")):
+            name = f"spec.{noun}.{path.stem}"
+            if path.stem not in ("__init__", "hypercall") and name not in SKIP:
+                found.append(name)
+    return found
+
+
+def choose(arguments: argparse.Namespace) -> list[Mutant]:
+    """The mutants asked for."""
+    if arguments.historical:
+        return list(HISTORICAL)
+    systematic = [each for module in modules() for each in of_module(module)]
+    if arguments.only:
+        systematic = [each for each in systematic if arguments.only in each.id]
+    if arguments.sample:
+        systematic = random.Random(arguments.seed).sample(systematic, min(arguments.sample, len(systematic)))
+    return [*([] if arguments.only else HISTORICAL), *systematic]
+
+
+def main() -> int:
+    """Run, print, write ``build/mutants.json``."""
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("--historical", action="store_true", help="only the flaws of Xen's past")
+    parser.add_argument("--sample", type=int, default=0, help="so many systematic mutants, chosen by --seed")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="mutants whose id contains this")
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    mutants = choose(arguments)
+    out = Console(highlight=False, width=150)
+    verdicts: list[Verdict] = []
+    with ProcessPoolExecutor(max_workers=os.cpu_count(), max_tasks_per_child=25) as pool:
+        for verdict in pool.map(kill, mutants):
+            verdicts.append(verdict)
+            mark = verdict.killed_by if verdict.id not in EXPLAINED else "equivalent"
+            out.print(f"{mark:10} {verdict.seconds:6.1f} s  {verdict.id:44} {verdict.words[:60]:60} {verdict.property}")
+    pathlib.Path("build").mkdir(exist_ok=True)
+    pathlib.Path("build/mutants.json").write_text(json.dumps([attrs.asdict(v) for v in verdicts], indent=1) + "\n")
+    return report(verdicts, out)
+
+
+def report(verdicts: list[Verdict], out: Console) -> int:
+    """The table, and whether everything that must die died."""
+    shown = Table(title="mutants")
+    for column in ("kind", "all", "proof", "test", "broken", "equivalent", "survived"):
+        shown.add_column(column)
+    survivors = []
+    for kind, members in (("historical", {m.id for m in HISTORICAL}), ("systematic", None)):
+        these = [v for v in verdicts if (v.id in {m.id for m in HISTORICAL}) == (members is not None)]
+        alive = [v for v in these if v.killed_by == SURVIVED and v.id not in EXPLAINED]
+        survivors += alive
+        equal = sum(v.id in EXPLAINED and v.killed_by == SURVIVED for v in these)
+        numbers = [sum(v.killed_by == k for v in these) for k in (PROOF, "test", "broken")]
+        shown.add_row(kind, str(len(these)), *map(str, numbers), str(equal), str(len(alive)))
+    out.print(shown)
+    for each in OPEN:
+        out.print(f"open: {each.id} {each.missing}")
+    for each in survivors:
+        out.print(f"survived: {each.id} {each.words} ({each.where})")
+    historical = [v for v in survivors if v.id in {m.id for m in HISTORICAL}]
+    systematic = [v for v in verdicts if v.id not in {m.id for m in HISTORICAL}]
+    alive = len(survivors) - len(historical)
+    enough = not systematic or alive <= 0.05 * len(systematic)
+    return 0 if not historical and enough else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Putting a mutant in and taking it out again.
+
+A mutant is one function with one small change.  Its code object is exchanged in place, so every
+caller sees the change, and put back afterwards.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import textwrap
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+
+@attrs.frozen
+class Mutant:
+    """A change to one function.
+
+    source: the advisory, or the kind of systematic change.  where: module:function:line.
+    old, new: text of the function that is replaced, once; or ``body``: its whole new source.
+    """
+
+    id: str
+    source: str
+    module: str
+    function: str
+    words: str
+    old: str = ""
+    new: str = ""
+    body: str = ""
+    line: int = 0
+
+    @property
+    def where(self) -> str:
+        """Where the change is."""
+        return f"{self.module}:{self.function}:{self.line}" if self.line else f"{self.module}:{self.function}"
+
+
+def original(mutant: Mutant) -> Callable[..., Any]:
+    """The function that a mutant changes."""
+    module = importlib.import_module(mutant.module)
+    return inspect.unwrap(getattr(module, mutant.function))  # type: ignore[no-any-return]
+
+
+def source_of(function: Callable[..., Any]) -> str:
+    """The source of a function, from the left margin."""
+    return textwrap.dedent(inspect.getsource(function))
+
+
+def _code(mutant: Mutant, function: Callable[..., Any]) -> types.CodeType:
+    text = mutant.body or source_of(function)
+    if not mutant.body:
+        if text.count(mutant.old) != 1:
+            raise ValueError(f"{mutant.id}: {mutant.old!r} stands {text.count(mutant.old)} times in {mutant.function}")
+        text = text.replace(mutant.old, mutant.new)
+    tree = ast.parse(text)
+    definition = tree.body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    definition.decorator_list = []
+    scope = dict(function.__globals__)
+    future = ast.parse("from __future__ import annotations").body
+    exec(compile(ast.Module([*future, definition], []), f"<{mutant.id}>", "exec"), scope)
+    return scope[definition.name].__code__  # type: ignore[no-any-return]
+
+
+@contextmanager
+def applied(mutant: Mutant) -> Iterator[None]:
+    """The specification with the mutant in it."""
+    function = original(mutant)
+    code = function.__code__
+    function.__code__ = _code(mutant, function)
+    try:
+        yield
+    finally:
+        function.__code__ = code

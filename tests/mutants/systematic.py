@@ -1,0 +1,102 @@
+"""Systematic mutants: every guard, update, release and bound of a module, changed one at a time."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+
+from tests.mutants.mutation import Mutant, source_of
+
+FLIP: dict[type, type] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
+EFFECTS = ("put", "fill")
+
+
+def _name(node: ast.expr) -> str:
+    return node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+
+
+def _is_property(tree: ast.FunctionDef) -> bool:
+    return any(isinstance(d, ast.Call) and _name(d.func) in ("invariant", "two_state") for d in tree.decorator_list)
+
+
+def _sites(tree: ast.FunctionDef) -> Iterator[tuple[int, str, Callable[[ast.AST], ast.AST | None]]]:
+    """(position in ast.walk, kind, change of that node) for every place that can be mutated."""
+    for position, node in enumerate(ast.walk(tree)):
+        if isinstance(node, ast.If):
+            yield position, "guard dropped", lambda n: _with_test(n, ast.Constant(False))
+            yield position, "guard negated", lambda n: _with_test(n, ast.UnaryOp(ast.Not(), n.test))  # type: ignore[attr-defined]
+        if isinstance(node, ast.BoolOp):
+            for which in range(len(node.values)):
+                yield position, f"condition {which + 1} dropped", lambda n, w=which: _without(n, w)  # type: ignore[misc]
+        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in FLIP:
+            yield position, "bound off by one", _flipped
+        if isinstance(node, ast.Call) and _name(node.func) in EFFECTS:
+            yield position, "update dropped", lambda n: n.args[0]  # type: ignore[attr-defined]
+            if len(node.keywords) > 1:
+                for which in range(len(node.keywords)):
+                    yield position, f"update of {node.keywords[which].arg} dropped", lambda n, w=which: _less(n, w)  # type: ignore[misc]
+        if isinstance(node, ast.Call) and _name(node.func).startswith(("put_", "drop_", "release_", "reduce_", "scrub", "clean")) \
+                and node.args and _name(node.args[0]) == "s":
+            yield position, "release dropped", lambda n: n.args[0]  # type: ignore[attr-defined]
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _name(node.value.func) == "legal":
+            yield position, "rule of a choice dropped", lambda _: ast.Pass()
+
+
+def _with_test(node: ast.AST, test: ast.expr) -> ast.AST:
+    node.test = test  # type: ignore[attr-defined]
+    return node
+
+
+def _without(node: ast.AST, which: int) -> ast.AST:
+    values = [v for i, v in enumerate(node.values) if i != which]  # type: ignore[attr-defined]
+    return values[0] if len(values) == 1 else ast.BoolOp(node.op, values)  # type: ignore[attr-defined]
+
+
+def _flipped(node: ast.AST) -> ast.AST:
+    node.ops = [FLIP[type(node.ops[0])]()]  # type: ignore[attr-defined]
+    return node
+
+
+def _less(node: ast.AST, which: int) -> ast.AST:
+    node.keywords = [k for i, k in enumerate(node.keywords) if i != which]  # type: ignore[attr-defined]
+    return node
+
+
+class _At(ast.NodeTransformer):
+    def __init__(self, target: ast.AST, change: Callable[[ast.AST], ast.AST | None]) -> None:
+        self.target, self.change = target, change
+
+    def visit(self, node: ast.AST) -> ast.AST | None:
+        return self.change(node) if node is self.target else self.generic_visit(node)
+
+
+def of_function(module: str, name: str) -> Iterator[Mutant]:
+    """Every systematic mutant of one function."""
+    function = inspect.unwrap(getattr(importlib.import_module(module), name))
+    tree = ast.parse(source_of(function)).body[0]
+    assert isinstance(tree, ast.FunctionDef)
+    if _is_property(tree):
+        return
+    start = function.__code__.co_firstlineno
+    for number, (position, kind, change) in enumerate(_sites(tree)):
+        mutated = copy.deepcopy(tree)
+        target = list(ast.walk(mutated))[position]
+        before = ast.unparse(target)
+        result = _At(target, change).visit(mutated)
+        ast.fix_missing_locations(result)
+        line = start + getattr(target, "lineno", 1) - 1
+        text = " ".join(before.split())[:70]
+        yield Mutant(f"{module.removeprefix('spec.')}.{name}#{number}", kind, module, name, f"{kind}: {text}",
+                     body=ast.unparse(result), line=line)
+
+
+def of_module(module: str) -> Iterator[Mutant]:
+    """Every systematic mutant of a module's transitions and helpers (not of its properties)."""
+    loaded = importlib.import_module(module)
+    for name, value in list(vars(loaded).items()):
+        function = inspect.unwrap(value) if callable(value) else None
+        if inspect.isfunction(function) and function.__module__ == module:
+            yield from of_function(module, name)
