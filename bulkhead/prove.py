@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bulkhead import __version__
 from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
 from bulkhead.story import Story, tell
-from proofs.engine.obligations import FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, TransitionProof
+from proofs.engine.obligations import COROLLARIES, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, TransitionProof
 from proofs.engine.solvers import SOLVERS
 from proofs.matrix import JobResult, Options, counts, prove, summary
 from proofs.theories import theory
@@ -48,7 +48,7 @@ def _names(request: Request, name: str) -> list[str]:
     for each in request.transitions:
         if each not in known:
             raise BadInputError(f"no transition is called {each}")
-    return list(request.transitions or known)
+    return list(request.transitions or [COROLLARIES, *known])
 
 
 def _executor(jobs: int) -> Executor:

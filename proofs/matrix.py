@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from proofs.engine.obligations import DEAD, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, Obligation, TransitionProof
+from proofs.engine.obligations import COROLLARIES, DEAD, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, CorollaryProof, Obligation, TransitionProof
 from proofs.fingerprint import fingerprint
 from proofs.theories import theory
 
@@ -53,10 +53,11 @@ class JobResult:
 def job_fingerprint(name: str, options: Options) -> str:
     """What the lines of a transition depend on."""
     chosen = theory(options.theory)
-    functions = [chosen.transitions[name].function, *[each.function for each in chosen.properties.values()]]
+    own = [] if name == COROLLARIES else [chosen.transitions[name].function]
+    functions = [*own, *[each.function for each in chosen.properties.values()]]
     shape = json.dumps([[t, list(s.key), s.row.__qualname__] for t, s in chosen.schemas.items()])
     kinds = json.dumps([[p.id, p.table, p.two_state] for p in chosen.properties.values()])
-    actor = f"{chosen.transitions[name].actor} {chosen.transitions[name].parameters}"
+    actor = "" if name == COROLLARIES else f"{chosen.transitions[name].actor} {chosen.transitions[name].parameters}"
     return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seed, options.audit)))
 
 
@@ -77,8 +78,10 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
                                  time.perf_counter() - started, cached=True)
         except (ValueError, KeyError, TypeError):
             verdicts = {}
-    proof = TransitionProof(chosen, chosen.transitions[name], solver=options.solver, seed=options.seed,
-                            limit=options.limit, audit=options.audit, cache=verdicts)
+    settings: dict[str, Any] = {"solver": options.solver, "seed": options.seed, "limit": options.limit,
+                                "audit": options.audit, "cache": verdicts}
+    proof = (CorollaryProof(chosen, **settings) if name == COROLLARIES
+             else TransitionProof(chosen, chosen.transitions[name], **settings))
     lines = list(proof.run())
     result = JobResult(name, mark, proof.explored, proof.refusals, lines, time.perf_counter() - started)
     if place is not None:

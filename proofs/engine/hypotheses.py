@@ -39,7 +39,7 @@ class Instances:
         self._state = state
         self._by_table: dict[str, list[Property]] = {}
         for each in properties:
-            if not each.two_state:
+            if not each.two_state and not each.derived:
                 self._by_table.setdefault(each.table, []).append(each)
         self._built: dict[tuple[str, tuple[int, ...]], list[tuple[str, T.Term, Log]]] = {}
 

@@ -95,6 +95,11 @@ def fresh_key(schema: Schema, stem: str = "any") -> tuple[T.Term, ...]:
     )
 
 
+def _written(state: Any) -> set[str]:
+    """The tables that a path has written."""
+    return {each.name for each in attrs.fields(type(state)) if getattr(state, each.name).writes}
+
+
 class TransitionProof:
     """All obligations of one transition."""
 
@@ -108,6 +113,7 @@ class TransitionProof:
         self.before = symbolic_state(theory.state, theory.schemas)
         self.arguments = argument_terms(transition)
         self.instances = Instances(self.before, theory.properties.values())
+        self._properties: dict[str, Any] = {}
         self.explored = 0
         self.refusals: dict[str, int] = {}
         self.problems: list[tuple[Obligation, Problem]] = []
@@ -153,7 +159,7 @@ class TransitionProof:
                 continue
             yield from self._overflows(number, path, log, code)
             for each in self.theory.properties.values():
-                if self.only is None or self.only(each.id):
+                if not each.derived and (self.only is None or self.only(each.id)):
                     yield from self._property(number, path, log, code, each)
 
     def _line(self, number: int, identifier: str, path: Path, code: str, verdict: str,  # noqa: PLR0913
@@ -177,6 +183,18 @@ class TransitionProof:
             self.cache[key] = answer.verdict
         return answer.verdict, answer.seconds, digest
 
+    def _refute(self, closure: Closure) -> tuple[str, float, str, int]:
+        """Ask at growing depth until the negated goal is refuted: (verdict, seconds, hash, level)."""
+        solving = 0.0
+        verdict, digest, level = UNKNOWN, "", 0
+        for level, depth in enumerate(LEVELS):  # noqa: B007
+            closure.grow(depth)
+            verdict, seconds, digest = self._ask(T.smtlib(closure.assertions))
+            solving += seconds
+            if verdict == UNSAT:
+                break
+        return verdict, solving, digest, level
+
     def _overflows(self, number: int, path: Path, log: Log, code: str) -> Iterator[Obligation]:
         if not path.overflows or (self.only is not None and not self.only(OVERFLOW)):
             return
@@ -185,19 +203,16 @@ class TransitionProof:
 
     def _property(self, number: int, path: Path, log: Log, code: str, each: Property) -> Iterator[Obligation]:
         started = time.perf_counter()
-        key = fresh_key(self.theory.schemas[each.table])
-        values = [wrap(part) for part in key]
         after = path.result.state
+        key, values, unchanged, reads = self._before(each)
+        if reads is not None and not self.audit and reads.isdisjoint(_written(after)):
+            yield self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
+            return
         with recording() as goal_log:
             if each.two_state:
-                actor: Any = self.theory.nobody
-                if self.transition.actor:
-                    actor = wrap(self.arguments[self.transition.actor])
-                holds = unbranched(each.function, self.before, after, actor, *values)
-                unchanged = None
+                holds = unbranched(each.function, self.before, after, self._actor(), *values)
             else:
                 holds = unbranched(each.function, after, *values)
-                unchanged = lift(unbranched(each.function, self.before, *values), "bool")
         goal = lift(holds, "bool")
         if goal.op == "const" and goal.args[0]:
             yield self._line(number, each.id, path, code, TRIVIAL, time.perf_counter() - started, 0, "", 0)
@@ -207,21 +222,63 @@ class TransitionProof:
             return
         yield self._decide(number, each.id, path, [log, goal_log], code, goal, key, started)
 
+    def _actor(self) -> Any:
+        return wrap(self.arguments[self.transition.actor]) if self.transition.actor else self.theory.nobody
+
+    def _before(self, each: Property) -> tuple[tuple[T.Term, ...], list[Any], T.Term | None, set[str] | None]:
+        """The property at a fresh key before the step: key, values, the term, and the tables that it reads.
+
+        A property does not branch, so it reads the same tables whatever they hold; if the step wrote
+        none of them, it reads the same terms.
+        """
+        found = self._properties.get(each.id)
+        if found is None:
+            key = fresh_key(self.theory.schemas[each.table])
+            values = [wrap(part) for part in key]
+            with recording() as log:
+                if each.two_state:
+                    term = lift(unbranched(each.function, self.before, self.before, self._actor(), *values), "bool")
+                else:
+                    term = lift(unbranched(each.function, self.before, *values), "bool")
+            reads: set[str] | None = {table for table, _ in log.keys} | {m.table.schema.name for m in log.counts.values()}
+            if each.two_state:
+                # a step that writes none of the tables leaves before and after the same: it must hold of that
+                reads = reads if term is T.boolean(value=True) else None
+                term = None
+            found = key, values, term, reads
+            self._properties[each.id] = found
+        return found
+
     def _decide(self, number: int, identifier: str, path: Path, logs: Iterable[Log], code: str,  # noqa: PLR0913
                 goal: T.Term, key: tuple[T.Term, ...], started: float) -> Obligation:
         logs = list(logs)
         closure = Closure(self.instances, logs, [*path.conditions, T.negate(goal)])
-        solving = 0.0
-        verdict, digest, level = UNKNOWN, "", 0
-        for level, depth in enumerate(LEVELS):  # noqa: B007
-            closure.grow(depth)
-            verdict, seconds, digest = self._ask(T.smtlib(closure.assertions))
-            solving += seconds
-            if verdict == UNSAT:
-                break
+        verdict, solving, digest, level = self._refute(closure)
         final = PROVED if verdict == UNSAT else FAILED if verdict == SAT else UNKNOWN
         line = self._line(number, identifier, path, code, final, time.perf_counter() - started - solving, solving,
                           digest, level)
         if final != PROVED:
             self.problems.append((line, Problem(self.transition, identifier, path, self.arguments, key, goal, list(logs))))
         return line
+
+
+COROLLARIES = "(corollaries)"
+
+
+class CorollaryProof(TransitionProof):
+    """What follows from the invariants of any one state."""
+
+    def __init__(self, theory: Theory, **options: Any) -> None:
+        super().__init__(theory, Transition(COROLLARIES, lambda _: None, actor=""), **options)
+
+    def run(self) -> Iterator[Obligation]:
+        """Each corollary at a fresh key, from the invariants alone."""
+        path = Path(Outcome(self.before, Kind.DONE), [], [], ())
+        for each in self.theory.properties.values():
+            if not each.derived or (self.only is not None and not self.only(each.id)):
+                continue
+            started = time.perf_counter()
+            key = fresh_key(self.theory.schemas[each.table])
+            with recording() as log:
+                goal = lift(unbranched(each.function, self.before, *[wrap(part) for part in key]), "bool")
+            yield self._decide(0, each.id, path, [log], "", goal, key, started)

@@ -21,10 +21,11 @@ from proofs.engine.obligations import OVERFLOW, Problem, Theory
 from proofs.engine.symbolic_tables import Key, Log, Mention, RangeWrite, SymTable, Universal, recording, symbolic_state, uids
 from proofs.engine.symbols import lift, unbranched, wrap
 from spec.language import layouts
+from spec.language.layouts import LAYOUTS
 from spec.language.outcomes import IllegalChoice, Outcome
 from spec.language.records import columns, evolve
 from spec.language.tables import Table
-from spec.language.values import RANGES
+from spec.language.values import RANGES, Word
 
 DEFAULT_SIZES: dict[str, tuple[int, ...]] = {
     "DomId": (0, 1, 0x7FFF),
@@ -75,8 +76,6 @@ class Scope:
 
     def _everywhere(self) -> None:
         for table, schema in self.theory.schemas.items():
-            if schema.row.__name__ == "Contents":
-                continue
             for key in self.keys(table):
                 row = getattr(self.state, table).row(self._literal(key))
                 for name, hint in columns(schema.row).items():
@@ -85,7 +84,7 @@ class Scope:
                     if hint in IDENTIFIERS:
                         self._inside(term, hint, schema.row, name)
         for each in self.theory.properties.values():
-            if each.two_state:
+            if each.two_state or each.derived:
                 continue
             for key in self.keys(each.table):
                 with recording() as log:
@@ -225,12 +224,10 @@ class Scope:
             wanted[f"key {position}"] = term
         for (table, key, name), term in self._cells.items():
             wanted[f"cell {table} {' '.join(map(str, key))} {name}"] = term
-        for term in T.order([*self.assertions]):
-            if term.op == "app" and len(term.args) == 2 and term.args[1].op == "app" and len(term.args[1].args) == 1:
-                word = term.args[1].args[0]
-                if word.startswith("word!") and "." in term.args[0]:
-                    wanted[f"view {word} {term.args[0]}"] = term
-        named = [*self.assertions]
+        named = [*self.assertions, *_exact_words(self.assertions)]
+        for term in T.order(named):
+            if term.op == "app" and len(term.args) == 1 and term.args[0].startswith("word!"):
+                wanted[f"peer {term.args[0][5:]}"] = term
         for label, term in wanted.items():
             out = T.variable(f"out.{label}", term.sort)
             named.append(T.equal(out, term))
@@ -271,8 +268,6 @@ class Scope:
             rows = Table(schema)
             for key in self.keys(table):
                 default = schema.row()
-                if schema.row.__name__ == "Contents":
-                    continue
                 changes = {n: values[f"cell {table} {' '.join(map(str, key))} {n}"] for n in columns(schema.row)}
                 row = evolve(default, **changes)
                 if row != default:
@@ -281,20 +276,8 @@ class Scope:
         return self.theory.state(**tables)
 
     def _peer(self, values: dict[str, Any]) -> list[int]:
-        words: dict[int, int] = {}
-        shapes = {cls.__name__: cls.__layout__ for cls in _layout_classes()}
-        for label, value in values.items():
-            if not label.startswith("view "):
-                continue
-            _, word, field = label.split(" ")
-            view, name = field.split(".", 1)
-            if view not in shapes:
-                continue
-            number = int(word.split("!")[1])
-            for each in shapes[view].fields:
-                if each.name == name:
-                    words[number] = words.get(number, 0) | int(value) << each.lowest
-        return [words[number] for number in sorted(words)]
+        found = {int(label[5:]): value for label, value in values.items() if label.startswith("peer ")}
+        return [found.get(number, 0) for number in range(1, max(found, default=0) + 1)]
 
     def _replay(self, problem: Problem, values: dict[str, Any]) -> Counterexample | None:
         state = self.concrete_state(values)
@@ -308,6 +291,8 @@ class Scope:
         """The plain specification satisfies every invariant before, and breaks the property after."""
         if broken(self.theory, found.state, self):
             return False
+        if problem.property in self.theory.properties and self.theory.properties[problem.property].derived:
+            return not self.theory.properties[problem.property].function(found.state, *found.key)
         outcome = run(problem, found)
         if outcome is None:
             return False
@@ -357,16 +342,37 @@ def _least(text: str, switches: list[str], limit: float) -> z3.ModelRef | None:
     return model
 
 
-def _layout_classes() -> list[type]:
-    import gc
+def _bits(word: T.Term, lowest: int, width: int) -> T.Term:
+    return T.remainder(T.divide(word, 1 << lowest), 1 << width)
 
-    return [each for each in gc.get_objects() if isinstance(each, type) and hasattr(each, "__layout__")]
+
+def _exact_words(assertions: list[T.Term]) -> list[T.Term]:
+    """What every field and every encoded word in the problem really is, by division."""
+    found = []
+    for term in T.order(assertions):
+        if term.op != "app" or "." not in term.args[0]:
+            continue
+        first, second = term.args[0].split(".", 1)
+        if first == "encode" and second in LAYOUTS:
+            fields = LAYOUTS[second].__layout__.fields  # type: ignore[attr-defined]
+            previous = term.args[-1]
+            value = previous
+            for each, part in zip(fields, term.args[1:-1], strict=True):
+                number = T.choose(part, T.number(1), T.number(0)) if part.sort == T.BOOL else part
+                change = T.subtract(number, _bits(previous, each.lowest, each.width))
+                value = T.combine(value, change, 1 << each.lowest)
+            found.append(T.equal(term, value))
+        elif first in LAYOUTS and len(term.args) == 2:
+            each = next(f for f in LAYOUTS[first].__layout__.fields if f.name == second)  # type: ignore[attr-defined]
+            bits = _bits(term.args[1], each.lowest, each.width)
+            found.append(T.iff(term, T.equal(bits, T.number(1))) if term.sort == T.BOOL else T.equal(term, bits))
+    return found
 
 
 def run(problem: Problem, found: Counterexample) -> Outcome[Any] | None:
     """The call on the plain specification, with the peer storing between its reads."""
     script = iter(found.peer)
-    layouts.PEER.append(lambda word: next(script, word))
+    layouts.PEER.append(lambda word: Word(next(script, word)))
     try:
         outcome: Outcome[Any] = problem.transition.function(found.state, **found.arguments)
     except (IllegalChoice, KeyError):
@@ -388,7 +394,7 @@ def broken(theory: Theory, state: Any, scope: Scope | None = None) -> list[tuple
     """Which invariants a state breaks, and where."""
     found = []
     for each in theory.properties.values():
-        if each.two_state:
+        if each.two_state or each.derived:
             continue
         for key in keys_at_hand(state, each.table, scope):
             if not each.function(state, *(key if isinstance(key, tuple) else (key,))):

@@ -197,9 +197,12 @@ class SymTable:
             term = T.choose(hit, value, term)
         return wrap(term, hint)
 
+    def _with(self, writes: tuple[Any, ...]) -> SymTable:
+        return type(self)(self.schema, writes, self.side)
+
     def prefix(self, length: int) -> SymTable:
         """The table as it was after the first writes."""
-        return SymTable(self.schema, self.writes[:length], self.side)
+        return self._with(self.writes[:length])
 
     def base(self) -> SymTable:
         """The table before any write."""
@@ -224,7 +227,7 @@ class SymTable:
         self._checked(parts, changes)
         row = evolve(self.row(parts), **changes)
         kept = tuple(w for w in self.writes if not (isinstance(w, PointWrite) and uids(w.key) == uids(parts)))
-        return SymTable(self.schema, (*kept, PointWrite(parts, row)), self.side)
+        return self._with((*kept, PointWrite(parts, row)))
 
     def set(self, key: Any, row: Any) -> SymTable:
         """One row replaced."""
@@ -238,7 +241,7 @@ class SymTable:
             raise SpecificationError("a property changes nothing")
         name = explorer.fresh_name(f"range.{self.schema.name}")
         write = RangeWrite(parts, function, name)
-        after = SymTable(self.schema, (*self.writes, write), self.side)
+        after = self._with((*self.writes, write))
         self._check_range(write, after, name)
         return after
 

@@ -337,7 +337,7 @@ class Explorer:
     def __init__(self, assumptions: list[T.Term] | None = None, prune: Callable[[list[T.Term]], bool] | None = None) -> None:
         self._assumptions = assumptions or []
         self._prune = prune
-        self._fresh = 0
+        self._fresh: dict[str, int] = {}
 
     def explore(self, function: Callable[[], Any]) -> Iterator[Path]:
         """Every path.  The same decisions always give the same terms."""
@@ -349,7 +349,7 @@ class Explorer:
             self.overflows: list[tuple[T.Term, str]] = []
             self._known: dict[int, bool] = {}
             self._fixed: dict[int, int] = {}
-            self._fresh = 0
+            self._fresh = {}
             EXPLORERS.append(self)
             try:
                 for each in self._assumptions:
@@ -363,8 +363,8 @@ class Explorer:
 
     def fresh_name(self, stem: str) -> str:
         """A name not used on this path yet; the same on every run along the same path."""
-        self._fresh += 1
-        return f"{stem}!{self._fresh}"
+        self._fresh[stem] = self._fresh.get(stem, 0) + 1
+        return f"{stem}!{self._fresh[stem]}"
 
     def _decided(self, term: T.Term) -> bool | None:
         if term.op == "const":

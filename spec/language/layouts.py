@@ -21,6 +21,8 @@ _L = TypeVar("_L")
 _C = TypeVar("_C", bound=type)
 WORD_BITS = 64
 MASK = (1 << WORD_BITS) - 1
+LAYOUTS: dict[str, type] = {}
+"""Every layout, by name."""
 
 
 @attrs.frozen
@@ -65,6 +67,8 @@ def layout(cls: _C) -> _C:
     """Class decorator: a record whose fields are bit fields of one word."""
     done = record(cls)
     done.__layout__ = Layout(done)  # type: ignore[attr-defined]
+    if LAYOUTS.setdefault(done.__name__, done).__module__ != done.__module__:
+        raise SpecificationError(f"two layouts are called {done.__name__}")
     return done
 
 

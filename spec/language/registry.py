@@ -52,6 +52,8 @@ class Property:
     catches: tuple[str, ...] = ()
     assertion: str = ""
     theory: str = "machine"
+    derived: bool = False
+    """A corollary: it follows from the invariants of one state, whatever the step was."""
 
 
 @attrs.frozen
@@ -119,3 +121,8 @@ def two_state(identifier: str, *, over: str, fulfils: str | tuple[str, ...] = ()
     actor: the domain on whose behalf the step ran, or ``NOBODY`` for a step of Xen or hardware.
     """
     return _declare(True, identifier, over, fulfils=fulfils, **details)
+
+
+def corollary(identifier: str, *, over: str, fulfils: str | tuple[str, ...] = (), **details: Any) -> Callable[[_F], _F]:
+    """Declare what follows from the invariants: ``function(state, *key) -> condition``."""
+    return _declare(False, identifier, over, fulfils=fulfils, derived=True, **details)
