@@ -7,38 +7,14 @@ import pathlib
 import sys
 from typing import Any
 
-import attrs
 from rich.console import Console
 
 from bulkhead.problems import FAILS, HOLDS, BadInputError
+from proofs.claims import CLAIMS
 from proofs.theories import theory
 from spec.language import DEVIATIONS
 
 BAD = ("failed", "unknown")
-
-
-@attrs.frozen
-class Claim:
-    """A statement that an assessor can read, and the properties that it follows from.
-
-    because: (property id, what it contributes).
-    """
-
-    id: str
-    title: str
-    statement: str
-    because: tuple[tuple[str, str], ...]
-    assumptions: tuple[str, ...]
-    falsified_by: tuple[str, ...]
-
-
-CLAIMS: dict[str, Claim] = {}
-
-
-def declare(claim: Claim) -> Claim:
-    """Make a claim known."""
-    CLAIMS[claim.id] = claim
-    return claim
 
 
 def _summary(text: str | None) -> str:
@@ -64,9 +40,6 @@ def _verdict(identifier: str, results: dict[str, dict[str, int]]) -> str:
 
 def show(*, claim: str = "", identifier: str = "", as_json: bool = False) -> int:
     """Print the page of a claim or of a property; 0 if everything it rests on is proved."""
-    import proofs.claims as declared
-
-    declared.declare_all()
     page = _claim_page(claim) if claim else _property_page(identifier)
     if as_json:
         sys.stdout.write(json.dumps(page) + "\n")

@@ -77,6 +77,20 @@ class Problem:
     logs: list[Log]
 
 
+@attrs.define
+class Goal:
+    """A property of one path that the solver has to decide."""
+
+    number: int
+    property: str
+    path: Path
+    logs: list[Log]
+    code: str
+    goal: T.Term
+    key: tuple[T.Term, ...]
+    build: float = 0.0
+
+
 def argument_terms(transition: Transition) -> dict[str, T.Term]:
     """One constant for each parameter, within the range of its type."""
     found = {}
@@ -148,8 +162,7 @@ class TransitionProof:
             code = str(outcome.code)
             if outcome.state is self.before:
                 self.refusals[code] = self.refusals.get(code, 0) + 1
-                if path.overflows:
-                    yield from self._overflows(number, path, log, code)
+                yield from self._decide_together(list(self._overflows(number, path, log, code)))
                 continue
             if outcome.kind is Kind.REFUSED:
                 yield self._line(number, "REFUSED-UNCHANGED", path, code, FAILED, 0, 0, "", 0)
@@ -157,10 +170,12 @@ class TransitionProof:
             if not self._alive(path, log):
                 yield self._line(number, "", path, code, DEAD, 0, 0, "", 0)
                 continue
-            yield from self._overflows(number, path, log, code)
+            goals = list(self._overflows(number, path, log, code))
             for each in self.theory.properties.values():
                 if not each.derived and (self.only is None or self.only(each.id)):
-                    yield from self._property(number, path, log, code, each)
+                    goals.append(self._property(number, path, log, code, each))
+            yield from (each for each in goals if isinstance(each, Obligation))
+            yield from self._decide_together([each for each in goals if isinstance(each, Goal)])
 
     def _line(self, number: int, identifier: str, path: Path, code: str, verdict: str,  # noqa: PLR0913
               build: float, solve: float, digest: str, level: int, part: str = "") -> Obligation:
@@ -195,19 +210,18 @@ class TransitionProof:
                 break
         return verdict, solving, digest, level
 
-    def _overflows(self, number: int, path: Path, log: Log, code: str) -> Iterator[Obligation]:
+    def _overflows(self, number: int, path: Path, log: Log, code: str) -> Iterator[Goal]:
         if not path.overflows or (self.only is not None and not self.only(OVERFLOW)):
             return
         goal = T.conjunction(*[condition for condition, _ in path.overflows])
-        yield self._decide(number, OVERFLOW, path, [log], code, goal, (), time.perf_counter())
+        yield Goal(number, OVERFLOW, path, [log], code, goal, ())
 
-    def _property(self, number: int, path: Path, log: Log, code: str, each: Property) -> Iterator[Obligation]:
+    def _property(self, number: int, path: Path, log: Log, code: str, each: Property) -> Obligation | Goal:
         started = time.perf_counter()
         after = path.result.state
         key, values, unchanged, reads = self._before(each)
         if reads is not None and not self.audit and reads.isdisjoint(_written(after)):
-            yield self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
-            return
+            return self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
         with recording() as goal_log:
             if each.two_state:
                 holds = unbranched(each.function, self.before, after, self._actor(), *values)
@@ -215,12 +229,10 @@ class TransitionProof:
                 holds = unbranched(each.function, after, *values)
         goal = lift(holds, "bool")
         if goal.op == "const" and goal.args[0]:
-            yield self._line(number, each.id, path, code, TRIVIAL, time.perf_counter() - started, 0, "", 0)
-            return
+            return self._line(number, each.id, path, code, TRIVIAL, time.perf_counter() - started, 0, "", 0)
         if goal is unchanged and not self.audit:
-            yield self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
-            return
-        yield self._decide(number, each.id, path, [log, goal_log], code, goal, key, started)
+            return self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
+        return Goal(number, each.id, path, [log, goal_log], code, goal, key, time.perf_counter() - started)
 
     def _actor(self) -> Any:
         return wrap(self.arguments[self.transition.actor]) if self.transition.actor else self.theory.nobody
@@ -249,16 +261,44 @@ class TransitionProof:
             self._properties[each.id] = found
         return found
 
-    def _decide(self, number: int, identifier: str, path: Path, logs: Iterable[Log], code: str,  # noqa: PLR0913
-                goal: T.Term, key: tuple[T.Term, ...], started: float) -> Obligation:
-        logs = list(logs)
-        closure = Closure(self.instances, logs, [*path.conditions, T.negate(goal)])
+    def _decide_together(self, goals: list[Goal]) -> Iterator[Obligation]:
+        """Goals of one path share their hypotheses: refute "one of them fails" at once, else halve.
+
+        Proved together is proved: the union of the hypotheses and the disjunction of the negated goals
+        are refuted.  A goal that stands alone is decided at growing depth.
+        """
+        if not goals:
+            return
+        if len(goals) == 1:
+            yield self._decide(goals[0])
+            return
+        started = time.perf_counter()
+        logs = {id(log): log for goal in goals for log in goal.logs}.values()
+        broken = T.disjunction(*[T.negate(goal.goal) for goal in goals])
+        closure = Closure(self.instances, logs, [*goals[0].path.conditions, broken])
+        closure.grow(LEVELS[0])
+        verdict, solving, digest = self._ask(T.smtlib(closure.assertions))
+        building = time.perf_counter() - started - solving
+        if verdict == UNSAT:
+            share = len(goals)
+            for goal in goals:
+                yield self._line(goal.number, goal.property, goal.path, goal.code, PROVED,
+                                 goal.build + building / share, solving / share, digest, 0)
+            return
+        middle = len(goals) // 2
+        yield from self._decide_together(goals[:middle])
+        yield from self._decide_together(goals[middle:])
+
+    def _decide(self, goal: Goal) -> Obligation:
+        started = time.perf_counter()
+        closure = Closure(self.instances, goal.logs, [*goal.path.conditions, T.negate(goal.goal)])
         verdict, solving, digest, level = self._refute(closure)
         final = PROVED if verdict == UNSAT else FAILED if verdict == SAT else UNKNOWN
-        line = self._line(number, identifier, path, code, final, time.perf_counter() - started - solving, solving,
-                          digest, level)
+        line = self._line(goal.number, goal.property, goal.path, goal.code, final,
+                          goal.build + time.perf_counter() - started - solving, solving, digest, level)
         if final != PROVED:
-            self.problems.append((line, Problem(self.transition, identifier, path, self.arguments, key, goal, list(logs))))
+            self.problems.append((line, Problem(self.transition, goal.property, goal.path, self.arguments, goal.key,
+                                                goal.goal, goal.logs)))
         return line
 
 
@@ -281,4 +321,4 @@ class CorollaryProof(TransitionProof):
             key = fresh_key(self.theory.schemas[each.table])
             with recording() as log:
                 goal = lift(unbranched(each.function, self.before, *[wrap(part) for part in key]), "bool")
-            yield self._decide(0, each.id, path, [log], "", goal, key, started)
+            yield self._decide(Goal(0, each.id, path, [log], "", goal, key, time.perf_counter() - started))

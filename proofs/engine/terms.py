@@ -36,6 +36,7 @@ class Universe:
     def __init__(self) -> None:
         self.table: dict[tuple, Term] = {}
         self.ranges: dict[str, tuple[int, int | None]] = {}
+        self.intervals: dict[int, tuple[int | None, int | None]] = {}
 
 
 _universe = Universe()
@@ -45,6 +46,7 @@ def reset() -> None:
     """Forget every term: the next job starts from nothing, so that its text is reproducible."""
     _universe.table.clear()
     _universe.ranges.clear()
+    _universe.intervals.clear()
     for value in (True, False):
         _TRUTH[value] = _make("const", (value,), BOOL, ("c", value))
 
@@ -141,12 +143,66 @@ def literal(term: Term) -> int | None:
     return term.args[0] if term.op == "lin" and not term.args[1] else None
 
 
+Interval = tuple[int | None, int | None]
+
+
+def interval(term: Term) -> Interval:
+    """Least and greatest value that a term can have, None where there is no bound."""
+    known = _universe.intervals.get(term.uid)
+    if known is None:
+        known = _universe.intervals[term.uid] = _interval(term)
+    return known
+
+
+def _interval(term: Term) -> Interval:
+    if term.op == "app":
+        return bounds_of(term.args[0]) or (None, None)
+    if term.op == "lin":
+        low: int | None = term.args[0]
+        high: int | None = term.args[0]
+        for part, factor in term.args[1]:
+            least, most = interval(part)
+            if factor < 0:
+                least, most = most, least
+            low = None if low is None or least is None else low + factor * least
+            high = None if high is None or most is None else high + factor * most
+        return low, high
+    if term.op == "ite":
+        (l1, h1), (l2, h2) = interval(term.args[1]), interval(term.args[2])
+        return (None if l1 is None or l2 is None else min(l1, l2)), (None if h1 is None or h2 is None else max(h1, h2))
+    if term.op == "mod":
+        return 0, term.args[1] - 1
+    if term.op == "div":
+        low, high = interval(term.args[0])
+        return (None if low is None else low // term.args[1]), (None if high is None else high // term.args[1])
+    return None, None
+
+
+def _digits(term: Term, divisor: int) -> tuple[Term, Term] | None:
+    """``(q, r)`` with ``term = q * divisor + r`` and ``0 <= r < divisor``, if the sum shows them."""
+    constant, parts = _parts(term)
+    upper = [(part, factor // divisor) for part, factor in parts if factor % divisor == 0]
+    lower = [(part, factor) for part, factor in parts if factor % divisor]
+    rest = _linear(constant % divisor, lower)
+    low, high = interval(rest)
+    if low is None or high is None or low < 0 or high >= divisor:
+        return None
+    return _linear(constant // divisor, upper), rest
+
+
 def divide(term: Term, divisor: int) -> Term:
     """Floor division by a positive literal."""
     value = literal(term)
     if value is not None:
         return number(value // divisor)
-    return term if divisor == 1 else _make("div", (term, divisor), INT, ("/", term.uid, divisor))
+    if divisor == 1:
+        return term
+    found = _digits(term, divisor)
+    if found is not None:
+        return found[0]
+    if term.op == "ite":
+        return choose(term.args[0], divide(term.args[1], divisor), divide(term.args[2], divisor))
+    return _make("div", (term, divisor), INT, ("/", term.uid, divisor))
 
 
 def remainder(term: Term, divisor: int) -> Term:
@@ -154,7 +210,14 @@ def remainder(term: Term, divisor: int) -> Term:
     value = literal(term)
     if value is not None:
         return number(value % divisor)
-    return number(0) if divisor == 1 else _make("mod", (term, divisor), INT, ("%", term.uid, divisor))
+    if divisor == 1:
+        return number(0)
+    found = _digits(term, divisor)
+    if found is not None:
+        return found[1]
+    if term.op == "ite":
+        return choose(term.args[0], remainder(term.args[1], divisor), remainder(term.args[2], divisor))
+    return _make("mod", (term, divisor), INT, ("%", term.uid, divisor))
 
 
 def _ite_of_literals(term: Term) -> bool:
@@ -171,7 +234,32 @@ def equal(first: Term, second: Term) -> Term:
         if _ite_of_literals(one) and literal(other) is not None:
             condition, yes, no = one.args
             return choose(condition, equal(yes, other), equal(no, other))
-    return _atom("eq", subtract(first, second))
+    return _equal_zero(subtract(first, second))
+
+
+def _equal_zero(difference: Term) -> Term:
+    """``difference = 0``, digit by digit where the sum is written in digits.
+
+    If all but a small part of the sum is a multiple of B, and the small part lies strictly between
+    -B and B, then the sum is 0 only if the small part is, and the rest is.
+    """
+    constant, parts = _parts(difference)
+    factors = sorted({abs(factor) for _, factor in parts if abs(factor) > 1})
+    for base in factors:
+        upper = [(part, factor // base) for part, factor in parts if factor % base == 0]
+        lower = [(part, factor) for part, factor in parts if factor % base]
+        if not lower or not upper:
+            continue
+        small = constant - base * (constant // base)
+        for offset in (small, small - base):
+            rest = _linear(offset, lower)
+            low, high = interval(rest)
+            if low is not None and high is not None and -base < low and high < base:
+                return conjunction(_equal_zero(rest), _equal_zero(_linear((constant - offset) // base, upper)))
+    low, high = interval(difference)
+    if (low is not None and low > 0) or (high is not None and high < 0):
+        return boolean(False)
+    return _atom("eq", difference)
 
 
 def at_most(first: Term, second: Term) -> Term:

@@ -8,7 +8,8 @@ import z3
 
 from proofs.engine import terms as T
 
-NAMES = ("a", "b", "c")
+NAMES = ("a", "b", "c", "d", "e")
+BOUNDS = {"d": (0, 3), "e": (0, 6)}
 
 
 def _integer(pick: random.Random, depth: int) -> tuple[T.Term, object]:
@@ -18,14 +19,14 @@ def _integer(pick: random.Random, depth: int) -> tuple[T.Term, object]:
         return T.number(value), lambda _: value
     if kind == 1:
         name = pick.choice(NAMES)
-        return T.variable(name), lambda env: env[name]
+        return T.variable(name, bounds=BOUNDS.get(name)), lambda env: env[name]
     one, left = _integer(pick, depth - 1)
     other, right = _integer(pick, depth - 1)
     if kind == 2:
         return T.add(one, other), lambda env: left(env) + right(env)
     if kind == 3:
         return T.subtract(one, other), lambda env: left(env) - right(env)
-    factor = pick.randrange(1, 5)
+    factor = pick.choice((1, 2, 3, 4, 7, 8))
     if kind == 4:
         return T.scale(one, -factor), lambda env: -factor * left(env)
     if kind == 5:
@@ -59,11 +60,11 @@ def _condition(pick: random.Random, depth: int) -> tuple[T.Term, object]:
 
 def test_terms__agree_with_python_and_with_the_solver() -> None:
     pick = random.Random(4)
-    for _ in range(300):
+    for _ in range(600):
         T.reset()
         term, meaning = _condition(pick, 4)
-        env = {name: pick.randrange(-6, 7) for name in NAMES}
-        facts = [T.equal(T.variable(name), T.number(value)) for name, value in env.items()]
+        env = {name: pick.randrange(*BOUNDS.get(name, (-6, 7))) for name in NAMES}
+        facts = [T.equal(T.variable(name, bounds=BOUNDS.get(name)), T.number(value)) for name, value in env.items()]
         expected = bool(meaning(env))
         solver = z3.Solver()
         solver.from_string(T.smtlib([*facts, term if expected else T.negate(term)]))
@@ -88,3 +89,17 @@ def test_text__is_the_same_for_the_same_construction() -> None:
         x, y = T.variable("x", bounds=(0, 9)), T.variable("y")
         texts.append(T.smtlib([T.less(x, y), T.equal(T.choose(T.less(x, y), x, y), T.number(3))]))
     assert texts[0] == texts[1]
+
+
+def test_digits__a_number_written_in_digits_is_taken_apart_and_compared_digit_by_digit() -> None:
+    T.reset()
+    digits = [T.variable(f"i{n}", bounds=(0, 511)) for n in range(4)]
+    others = [T.variable(f"j{n}", bounds=(0, 511)) for n in range(4)]
+    one, other = T.number(0), T.number(0)
+    for digit, twin in zip(digits, others, strict=True):
+        one, other = T.add(T.scale(one, 512), digit), T.add(T.scale(other, 512), twin)
+    assert T.remainder(T.divide(one, 512), 512) is digits[2]
+    assert T.divide(one, 1 << 27) is digits[0]
+    same = T.equal(one, other)
+    assert same.op == "and"
+    assert set(same.args) == {T.equal(a, b) for a, b in zip(digits, others, strict=True)}

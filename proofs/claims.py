@@ -1,0 +1,44 @@
+"""The claims that are more than one property: what an assessor asks, and what answers it."""
+
+from __future__ import annotations
+
+import attrs
+
+
+@attrs.frozen
+class Claim:
+    """A statement that an assessor can read, and the properties that it follows from.
+
+    because: (property id, what it contributes).
+    """
+
+    id: str
+    title: str
+    statement: str
+    because: tuple[tuple[str, str], ...]
+    assumptions: tuple[str, ...]
+    falsified_by: tuple[str, ...]
+
+
+ISOLATION = Claim(
+    "isolation",
+    "Can one VM ever reach another VM's memory?",
+    "No.  Whatever a running domain's translation reaches is its own, or was granted to it and not yet taken back, "
+    "or is mapped by privilege over the owner, or is device memory that it was given; nothing of Xen, nothing freed; "
+    "and never with more rights than were granted.  This holds for any number of domains, frames, grants and handles.",
+    (
+        ("ISO-REACH", "what can be reached"),
+        ("ISO-XEN", "nothing of the hypervisor, page tables included"),
+        ("ISO-FREED", "nothing that was freed"),
+        ("ISO-RIGHTS", "no more rights than were granted"),
+        ("ISO-REVOKED", "no access after the granter was told that the page is unused"),
+    ),
+    ("A-ATOMIC", "A-FINITE", "A-CHOICE", "A-RANGES", "A-LAYOUT", "A-SPEC", "A-SOLVER", "A-HARDWARE"),
+    (
+        "a step of the specification that breaks an invariant: `bulkhead prove` tells its story",
+        "a step of Xen that the specification does not describe: the comparison with Xen shows it",
+        "a way to reach memory that is not in the model: side channels, weak memory, faults of the hardware",
+    ),
+)
+
+CLAIMS: dict[str, Claim] = {each.id: each for each in (ISOLATION,)}
