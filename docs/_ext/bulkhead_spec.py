@@ -259,7 +259,7 @@ class Writer:
 
     def _deviations(self) -> str:
         intro = (
-            "Where Xen itself breaks a property, the specification says what Xen does and keeps the property: "
+            "Where Xen itself breaks a property, the specification does as Xen does and keeps the property: "
             "it is proved for every state that the deviation has not touched, and for the repaired step."
         )
         parts = [NOTICE, _title("Where Xen deviates", "="), intro, ""]
