@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bulkhead.problems import FAILS, HOLDS, BadInputError
 from proofs.claims import CLAIMS
-from proofs.theories import theory
+from proofs.theories import all_properties
 from spec.language import DEVIATIONS
 
 BAD = ("failed", "unknown")
@@ -49,7 +49,7 @@ def show(*, claim: str = "", identifier: str = "", as_json: bool = False) -> int
 
 
 def _entry(identifier: str, why: str, results: dict[str, dict[str, int]]) -> dict[str, Any]:
-    known = theory().properties
+    known = all_properties()
     if identifier not in known:
         raise BadInputError(f"no property is called {identifier}")
     each = known[identifier]
@@ -78,7 +78,7 @@ def _claim_page(name: str) -> dict[str, Any]:
 def _property_page(identifier: str) -> dict[str, Any]:
     results = _results()
     entry = _entry(identifier, "", results)
-    each = theory().properties[identifier]
+    each = all_properties()[identifier]
     verdicts = results.get(identifier, {})
     return {"title": identifier, "statement": entry["words"],
             "because": [{**entry, "why": f"over {each.table}; fulfils {', '.join(each.fulfils) or '-'}; "
@@ -89,7 +89,10 @@ def _property_page(identifier: str) -> dict[str, Any]:
 
 
 def _deviation(identifier: str) -> dict[str, str]:
+    """What may be said of a deviation: all of it, or its title alone while the Xen security team was not told."""
     each = DEVIATIONS[identifier]
+    if not each.public:
+        return {"id": each.id, "title": each.title, "described_in": f"docs/findings/{each.id}.rst"}
     return {"id": each.id, "title": each.title, "condition": each.condition, "source": each.source,
             "consequence": each.consequence}
 
@@ -109,5 +112,7 @@ def _print(page: dict[str, Any]) -> None:
     if page["deviations"]:
         out.print("\nHolds except where Xen itself deviates")
         for each in page["deviations"]:
-            out.print(f"  {each['id']}: {each['title']}. When: {each['condition']}. Then: {each['consequence']}.")
+            told = (f"When: {each['condition']}. Then: {each['consequence']}." if "condition" in each
+                    else f"Not for publication yet: {each['described_in']}.")
+            out.print(f"  {each['id']}: {each['title']}. {told}")
     out.print(f"\nVerdict: [bold]{page['verdict']}[/]")

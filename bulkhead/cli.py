@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Annotated
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from bulkhead.cli_walk import walk
 from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
@@ -16,7 +16,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 
 @app.command()
-def prove(  # noqa: PLR0913
+def prove(
     transition: Annotated[list[str] | None, typer.Argument(help="only these transitions")] = None,
     property_: Annotated[str, typer.Option("--property", help="what holds, why, and what would falsify it")] = "",
     claim: Annotated[str, typer.Option("--claim", help="a claim in words, e.g. isolation")] = "",
@@ -26,6 +26,9 @@ def prove(  # noqa: PLR0913
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="prove once for each of so many seeds")] = 1,
     audit: Annotated[bool, typer.Option("--audit", help="solve untouched rows too")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="use nothing from the cache")] = False,
+    learn: Annotated[
+        bool, typer.Option("--learn", help="note which invariants each proof needs, to be quick next time")
+    ] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="processes; 0 is one a core")] = 0,
 ) -> None:
     """Prove that every step keeps every property, for any number of domains, frames and grants."""
@@ -44,7 +47,7 @@ def prove(  # noqa: PLR0913
         raise typer.Exit(FAILS)
     if claim or property_:
         raise typer.Exit(claims.show(claim=claim, identifier=property_, as_json=as_json))
-    request = Request(tuple(transition or ()), property_, explain, as_json, solver, seeds, audit, fresh, jobs)
+    request = Request(tuple(transition or ()), property_, explain, as_json, solver, seeds, audit, fresh, jobs, learn)
     raise typer.Exit(run(request))
 
 
@@ -58,10 +61,10 @@ def main() -> None:
     except BadInputError as problem:
         sys.stderr.write(f"bulkhead: {problem}\n")
         sys.exit(BAD_INPUT)
-    except click.ClickException as problem:
+    except TyperException as problem:
         sys.stderr.write(f"bulkhead: {problem.format_message()}\n")
         sys.exit(BAD_INPUT)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("bulkhead: interrupted\n")
         sys.exit(FAILS)
     sys.exit(code or 0)

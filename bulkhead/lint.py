@@ -70,7 +70,7 @@ class _Checker(ast.NodeVisitor):
     def _find(self, node: ast.AST, text: str) -> None:
         self.findings.append(Finding(self.path, getattr(node, "lineno", 0), text))
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:  # noqa: N802
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         merged = any(_name(each) == "merged" for each in node.decorator_list)
         strict = (_is_property(node) or node.name in self.predicates) and not merged
         self._strict += strict
@@ -78,32 +78,32 @@ class _Checker(ast.NodeVisitor):
             self.visit(each)
         self._strict -= strict
 
-    def visit_Lambda(self, node: ast.Lambda) -> None:  # noqa: N802
+    def visit_Lambda(self, node: ast.Lambda) -> None:
         self._strict += 1
         self.visit(node.body)
         self._strict -= 1
 
-    def visit_BoolOp(self, node: ast.BoolOp) -> None:  # noqa: N802
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
         if self._strict:
             self._find(node, "a property, predicate or row function truth-tests here: use both or either")
         self.generic_visit(node)
 
-    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:  # noqa: N802
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
         if self._strict and isinstance(node.op, ast.Not):
             self._find(node, "a property, predicate or row function truth-tests here: use neg")
         self.generic_visit(node)
 
-    def visit_IfExp(self, node: ast.IfExp) -> None:  # noqa: N802
+    def visit_IfExp(self, node: ast.IfExp) -> None:
         if self._strict:
             self._find(node, "a property, predicate or row function truth-tests here: use ite")
         self.generic_visit(node)
 
-    def visit_If(self, node: ast.If) -> None:  # noqa: N802
+    def visit_If(self, node: ast.If) -> None:
         if self._strict:
             self._find(node, "a property, predicate or row function branches here: use implies")
         self.generic_visit(node)
 
-    def visit_Compare(self, node: ast.Compare) -> None:  # noqa: N802
+    def visit_Compare(self, node: ast.Compare) -> None:
         for operator, right in zip(node.ops, node.comparators, strict=True):
             none = isinstance(right, ast.Constant) and right.value is None
             if isinstance(operator, (ast.Is, ast.IsNot)) and not none:
@@ -114,11 +114,11 @@ class _Checker(ast.NodeVisitor):
             self._find(node, "a chained comparison truth-tests: use both or within")
         self.generic_visit(node)
 
-    def visit_While(self, node: ast.While) -> None:  # noqa: N802
+    def visit_While(self, node: ast.While) -> None:
         self._find(node, "an unbounded loop: one item is one step, loops belong to glue")
         self.generic_visit(node)
 
-    def visit_For(self, node: ast.For) -> None:  # noqa: N802
+    def visit_For(self, node: ast.For) -> None:
         constant = isinstance(node.iter, (ast.Tuple, ast.Constant)) or (
             isinstance(node.iter, ast.Call) and _name(node.iter.func) in ("range", "enumerate", "zip", "reversed")
             and all(isinstance(each, (ast.Constant, ast.Name, ast.Attribute, ast.BinOp)) for each in node.iter.args)
@@ -127,7 +127,7 @@ class _Checker(ast.NodeVisitor):
             self._find(node, "a loop over something that is not constant")
         self.generic_visit(node)
 
-    def visit_Call(self, node: ast.Call) -> None:  # noqa: N802
+    def visit_Call(self, node: ast.Call) -> None:
         name = _name(node.func)
         if isinstance(node.func, ast.Name) and name in NEVER:
             self._find(node, f"{name}(): {NEVER[name]}")

@@ -18,10 +18,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bulkhead import __version__
 from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
 from bulkhead.story import Story, tell
+from proofs.booting import BOOT, Booting, booted
 from proofs.engine.obligations import COROLLARIES, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, TransitionProof
+from proofs.engine.scope import broken
 from proofs.engine.solvers import SOLVERS
-from proofs.matrix import JobResult, Options, counts, prove, summary
-from proofs.theories import theory
+from proofs.matrix import JobResult, Options, counts, prove, remember, summary
+from proofs.theories import all_properties, all_transitions, theory, theory_of
 from spec.language import DEVIATIONS
 
 CACHE = pathlib.Path(".bulkhead") / "proofs"
@@ -41,14 +43,15 @@ class Request:
     audit: bool = False
     fresh: bool = False
     jobs: int = 0
+    learn: bool = False
 
 
-def _names(request: Request, name: str) -> list[str]:
-    known = theory(name).transitions
+def _names(request: Request) -> list[str]:
+    known = all_transitions()
     for each in request.transitions:
-        if each not in known:
+        if each not in known and each not in (BOOT, COROLLARIES):
             raise BadInputError(f"no transition is called {each}")
-    return list(request.transitions or [COROLLARIES, *known])
+    return list(request.transitions or [BOOT, COROLLARIES, *known])
 
 
 def _executor(jobs: int) -> Executor:
@@ -68,7 +71,7 @@ def run(request: Request, executor: Executor | None = None) -> int:
     pool = executor or _executor(request.jobs)
     try:
         for seed in range(request.seeds):
-            options = Options(solver=request.solver, seed=seed, audit=request.audit)
+            options = Options(solver=request.solver, seed=seed, audit=request.audit, learn=request.learn)
             found = _one_run(request, options, pool, out)
             every_run[seed] = found
             if seed == 0:
@@ -85,7 +88,7 @@ def run(request: Request, executor: Executor | None = None) -> int:
 
 
 def _one_run(request: Request, options: Options, pool: Executor, out: Console) -> list[JobResult]:
-    names = _names(request, options.theory)
+    names = _names(request)
     cache = None if request.fresh else str(CACHE)
     found: list[JobResult] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -101,9 +104,12 @@ def _one_run(request: Request, options: Options, pool: Executor, out: Console) -
     return found
 
 
-def _report(request: Request, results: list[JobResult], runs: dict[int, list[JobResult]], out: Console, seconds: float) -> int:
+def _report(request: Request, results: list[JobResult], runs: dict[int, list[JobResult]], out: Console,
+            seconds: float) -> int:
     options = Options(solver=request.solver, audit=request.audit)
     document = summary(results, options, __version__)
+    if request.learn:
+        remember(results)
     document["properties"] = _property_table(results)
     BUILD.mkdir(exist_ok=True)
     if not request.transitions:
@@ -116,7 +122,7 @@ def _report(request: Request, results: list[JobResult], runs: dict[int, list[Job
         sys.stdout.write(json.dumps(document) + "\n")
     paths = sum(each.explored for each in results)
     out.print(f"Bulkhead {__version__}: Xen 4.17 on Arm, any number of domains, frames and grants")
-    out.print(f"  {len(results)} transitions, {paths} paths, {len(theory().properties)} properties")
+    out.print(f"  {len(results)} transitions, {paths} paths, {len(all_properties())} properties")
     out.print(f"  obligations: {total[PROVED]} proved, {total[FRAME]} untouched, {total[TRIVIAL]} trivial, "
               f"{total[FAILED]} failed, {total[UNKNOWN]} unknown")
     if solved:
@@ -129,7 +135,8 @@ def _report(request: Request, results: list[JobResult], runs: dict[int, list[Job
     for each in DEVIATIONS.values():
         out.print(f"  holds except {each.id}: {each.title}")
     if failed:
-        out.print(f"[bold]NOT PROVED[/]: {len(failed)} obligations; `bulkhead prove --explain ID` tells the story of one")
+        out.print(f"[bold]NOT PROVED[/]: {len(failed)} obligations; "
+                  "`bulkhead prove --explain ID` tells the story of one")
         return FAILS
     out.print("[bold]PROVED[/]: every property holds after every step")
     return HOLDS if stable else FAILS
@@ -141,7 +148,7 @@ def _property_table(results: list[JobResult]) -> list[dict[str, Any]]:
         for line in result.lines:
             found.setdefault(line.property, {}).setdefault(line.verdict, 0)
             found[line.property][line.verdict] += 1
-    known = theory().properties
+    known = all_properties()
     return [{"id": each, "verdicts": found.get(each, {}), "fulfils": list(known[each].fulfils),
              "except_for": list(known[each].except_for)} for each in sorted(known)]
 
@@ -154,7 +161,9 @@ def _stable(runs: dict[int, list[JobResult]]) -> bool:
 def explain(identifier: str) -> Story | None:
     """The story of one obligation ``transition/path/PROPERTY``; None if it is proved."""
     parts = identifier.split("/")
-    chosen = theory()
+    if parts[0] == BOOT:
+        return _explain_boot(identifier, parts)
+    chosen = theory(theory_of(parts[0]))
     if len(parts) != 3 or parts[0] not in chosen.transitions:
         raise BadInputError(f"{identifier} is not an obligation: expected transition/path/PROPERTY")
     if parts[2] not in chosen.properties and parts[2] != "NO-OVERFLOW":
@@ -167,6 +176,23 @@ def explain(identifier: str) -> Story | None:
         if line.id == identifier:
             return tell(chosen, line, problem)
     return None
+
+
+def _explain_boot(identifier: str, parts: list[str]) -> Story | None:
+    """A boot state is one concrete machine: the story is which row of it breaks the property."""
+    known = {each.name: each for each in booted()}
+    if len(parts) != 3 or parts[1] not in known:
+        raise BadInputError(f"{identifier} is not an obligation: the boot states are {', '.join(known)}")
+    for line in Booting(only=lambda name: name == parts[1]).run():
+        if line.id != identifier:
+            continue
+        if line.verdict == PROVED:
+            return None
+        chosen = known[parts[1]]
+        where = [str(key) for each, key in broken(theory(chosen.theory), chosen.make()) if each == parts[2]]
+        rows = f", of {', '.join(where[:5])}" if where else ""
+        return Story(line, None, f"{parts[2]} does not hold when {parts[1]} has booted{rows}", "")
+    raise BadInputError(f"no property of a boot state is called {parts[2]}")
 
 
 __all__ = ["BAD_INPUT", "Request", "explain", "run"]

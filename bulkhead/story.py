@@ -13,7 +13,9 @@ import attrs
 
 from proofs.engine.obligations import FAILED, Obligation, Problem, Theory
 from proofs.engine.scope import Counterexample, Scope
+from proofs.table_traces import search
 from spec.language.records import columns
+from spec.memory.tables import TableState
 
 
 @attrs.frozen
@@ -50,7 +52,8 @@ def _shown(row: Any) -> str:
 
 
 def _rows(theory: Theory, state: Any) -> list[tuple[str, Any, Any]]:
-    return [(table, key, row) for table in theory.schemas for key, row in sorted(getattr(state, table).items(), key=lambda x: str(x[0]))]
+    return [(table, key, row) for table in theory.schemas
+            for key, row in sorted(getattr(state, table).items(), key=lambda x: str(x[0]))]
 
 
 def _key(key: Any) -> str:
@@ -67,7 +70,11 @@ def tell(theory: Theory, line: Obligation, problem: Problem, scope: Scope | None
     words = ""
     if line.property in theory.properties:
         words = _summary(theory.properties[line.property].function.__doc__)
-    found = (scope or Scope(theory)).solve(problem, problem.logs) if line.verdict == FAILED else None
+    found = None
+    if theory.state is TableState:
+        found = search(line.transition, line.property)
+    elif line.verdict == FAILED:
+        found = (scope or Scope(theory)).solve(problem, problem.logs)
     if found is None:
         text = "\n".join([
             f"NOT PROVED  {title}",
@@ -88,7 +95,8 @@ def _told(theory: Theory, line: Obligation, problem: Problem, found: Counterexam
     name = problem.transition.hypercall or problem.transition.name
     lines += ["", f"  the step {name}: {problem.transition.name}({call})"]
     if found.peer:
-        lines.append(f"  while another CPU stores, before each read of shared memory: {', '.join(map(hex, found.peer))}")
+        peer = ", ".join(map(hex, found.peer))
+        lines.append(f"  while another CPU stores, before each read of shared memory: {peer}")
     lines.append(f"  answers {found.outcome.kind.value}, code {found.outcome.code}, and changes")
     before = {(t, k): r for t, k, r in _rows(theory, found.state)}
     after = {(t, k): r for t, k, r in _rows(theory, found.outcome.state)}
@@ -98,13 +106,18 @@ def _told(theory: Theory, line: Obligation, problem: Problem, found: Counterexam
             lines.append(f"      from {_shown(before[place]) if place in before else 'default'}")
             lines.append(f"      to   {_shown(after[place]) if place in after else 'default'}")
     if found.key:
-        lines += ["", f"  so {line.property} does not hold of {theory.properties[line.property].table}[{_key(found.key)}]."]
+        table = theory.properties[line.property].table
+        lines += ["", f"  so {line.property} does not hold of {table}[{_key(found.key)}]."]
     return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    return int(value) if isinstance(value, enum.IntEnum) else value
 
 
 def _literal(row: Any) -> str:
     default = type(row)()
-    changed = [f"{n}={getattr(row, n)!r}" for n in columns(type(row)) if getattr(row, n) != getattr(default, n)]
+    changed = [f"{n}={_plain(getattr(row, n))!r}" for n in columns(type(row)) if getattr(row, n) != getattr(default, n)]
     return f"{type(row).__name__}({', '.join(changed)})"
 
 
@@ -118,14 +131,15 @@ def replay(theory: Theory, problem: Problem, found: Counterexample) -> str:
         '"""Replay of a counterexample on the plain specification."""', "",
         f"from {module} import {', '.join(names)}",
         f"from {function.__module__} import {function.__name__}",
-        "from spec.language import PROPERTIES", "from spec.language.layouts import PEER", "from spec.language.tables import empty",
+        "from spec.language import PROPERTIES", "from spec.language.layouts import PEER",
+        "from spec.language.tables import empty",
         "from spec.language.records import evolve", "", "",
         f"def test_{function.__name__}__keeps_{problem.property.lower().replace('-', '_')}() -> None:",
         f"    before = empty({theory.state.__name__})",
     ]
     for table, key, row in rows:
         lines.append(f"    before = evolve(before, {table}=before.{table}.set({key!r}, {_literal(row)}))")
-    arguments = ", ".join(f"{n}={v!r}" for n, v in found.arguments.items())
+    arguments = ", ".join(f"{n}={_plain(v)!r}" for n, v in found.arguments.items())
     if found.peer:
         lines += [f"    stores = iter({found.peer!r})", "    PEER.append(lambda word: next(stores, word))", "    try:",
                   f"        outcome = {function.__name__}(before, {arguments})", "    finally:", "        PEER.pop()"]
@@ -141,4 +155,9 @@ def replay(theory: Theory, problem: Problem, found: Counterexample) -> str:
             lines.append(f"    assert PROPERTIES[{prop.id!r}].function(outcome.state, {key})")
     else:
         lines.append("    assert outcome.state is not before  # a field holds more than its type can carry")
+    if theory.state is TableState:
+        # the tables of the counterexample have four words
+        start = lines.index(f"    before = empty({theory.state.__name__})")
+        lines[start:] = ["    with small_tables():", *[f"    {line}" for line in lines[start:]]]
+        lines.insert(2, "from proofs.table_traces import small_tables")
     return "\n".join(lines) + "\n"

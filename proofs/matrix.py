@@ -14,9 +14,24 @@ from typing import Any
 
 import attrs
 
-from proofs.engine.obligations import COROLLARIES, DEAD, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, CorollaryProof, Obligation, TransitionProof
+from proofs.booting import BOOT, DEPENDS_ON, Booting
+from proofs.engine.obligations import (
+    COROLLARIES,
+    DEAD,
+    FAILED,
+    FRAME,
+    PROVED,
+    TRIVIAL,
+    UNKNOWN,
+    CorollaryProof,
+    Obligation,
+    TransitionProof,
+)
 from proofs.fingerprint import fingerprint
-from proofs.theories import theory
+from proofs.theories import all_properties, theory, theory_of
+
+HINTS = pathlib.Path(__file__).parent / "hints.json"
+"""Which invariants were enough for each property of each step: tried first, and no verdict depends on it."""
 
 GOOD = (PROVED, FRAME, TRIVIAL, DEAD)
 
@@ -25,11 +40,11 @@ GOOD = (PROVED, FRAME, TRIVIAL, DEAD)
 class Options:
     """How to prove.  limit: seconds a question may take before it counts as unknown."""
 
-    theory: str = "machine"
     solver: str = "z3"
     seed: int = 0
     limit: float = 10.0
     audit: bool = False
+    learn: bool = False
 
 
 @attrs.frozen
@@ -43,6 +58,7 @@ class JobResult:
     lines: list[Obligation]
     seconds: float
     cached: bool = False
+    learnt: dict[str, list[str]] = attrs.field(factory=dict)
 
     @property
     def holds(self) -> bool:
@@ -52,21 +68,49 @@ class JobResult:
 
 def job_fingerprint(name: str, options: Options) -> str:
     """What the lines of a transition depend on."""
-    chosen = theory(options.theory)
+    if name == BOOT:
+        functions = [*DEPENDS_ON, theory().untouched, *[each.function for each in all_properties().values()]]
+        return fingerprint(functions, repr((options.solver, options.seed)))
+    chosen = theory(theory_of(name))
     own = [] if name == COROLLARIES else [chosen.transitions[name].function]
-    functions = [*own, *[each.function for each in chosen.properties.values()]]
+    functions = [*own, chosen.untouched, *[each.function for each in chosen.properties.values()]]
     shape = json.dumps([[t, list(s.key), s.row.__qualname__] for t, s in chosen.schemas.items()])
     kinds = json.dumps([[p.id, p.table, p.two_state] for p in chosen.properties.values()])
     actor = "" if name == COROLLARIES else f"{chosen.transitions[name].actor} {chosen.transitions[name].parameters}"
     return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seed, options.audit)))
 
 
+def hints() -> dict[str, dict[str, list[str]]]:
+    """What was learnt: transition -> property -> invariants."""
+    if not HINTS.exists():
+        return {}
+    found: dict[str, dict[str, list[str]]] = json.loads(HINTS.read_text())
+    return found
+
+
+def _general() -> dict[str, list[str]]:
+    """What each property needed, whatever the step."""
+    found: dict[str, set[str]] = {}
+    for each in hints().values():
+        for property_, used in each.items():
+            found.setdefault(property_, set()).update(used)
+    return {each: sorted(used) for each, used in found.items()}
+
+
+def remember(results: list[JobResult]) -> None:
+    """Write what was learnt, one line a transition."""
+    known = hints()
+    known.update({each.transition: each.learnt for each in results if each.learnt})
+    lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
+    HINTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
 def prove_transition(name: str, options: Options, cache_directory: str | None) -> JobResult:
     """One job.  What was proved before and has not changed is taken from the cache."""
     started = time.perf_counter()
-    chosen = theory(options.theory)
+    chosen = theory(theory_of(name))
     mark = job_fingerprint(name, options)
-    place = pathlib.Path(cache_directory) / f"{options.theory}.{name}.{options.solver}.{options.seed}.json" if cache_directory else None
+    place = pathlib.Path(cache_directory) / f"{name}.{options.solver}.{options.seed}.json" if cache_directory else None
     verdicts: dict[str, str] = {}
     if place is not None and place.exists():
         try:
@@ -79,11 +123,14 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
         except (ValueError, KeyError, TypeError):
             verdicts = {}
     settings: dict[str, Any] = {"solver": options.solver, "seed": options.seed, "limit": options.limit,
-                                "audit": options.audit, "cache": verdicts}
-    proof = (CorollaryProof(chosen, **settings) if name == COROLLARIES
+                                "audit": options.audit, "cache": verdicts, "learn": options.learn,
+                                "hints": hints().get(name, {}), "general": _general()}
+    proof = (Booting(solver=options.solver, seed=options.seed, limit=2 * options.limit) if name == BOOT
+             else CorollaryProof(chosen, **settings) if name == COROLLARIES
              else TransitionProof(chosen, chosen.transitions[name], **settings))
     lines = list(proof.run())
-    result = JobResult(name, mark, proof.explored, proof.refusals, lines, time.perf_counter() - started)
+    learnt = {each: sorted(used) for each, used in sorted(proof.learnt.items())}
+    result = JobResult(name, mark, proof.explored, proof.refusals, lines, time.perf_counter() - started, learnt=learnt)
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
         kept = {k: v for k, v in verdicts.items() if v == "unsat"}
@@ -129,8 +176,8 @@ def summary(results: list[JobResult], options: Options, version: str) -> dict[st
         "source_hash": fingerprint([], *[each.fingerprint for each in ordered]),
         "options": attrs.asdict(options),
         "transitions": [
-            {"name": each.transition, "paths": each.explored, "refusals": dict(sorted(each.refusals.items())),
-             "hash": each.fingerprint}
+            {"name": each.transition, "theory": theory_of(each.transition), "paths": each.explored,
+             "refusals": dict(sorted(each.refusals.items())), "hash": each.fingerprint}
             for each in ordered
         ],
         "obligations": [

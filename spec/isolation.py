@@ -11,19 +11,21 @@ from spec.language import (
     Boolean,
     DomId,
     Gfn,
+    Handle,
     Mfn,
     both,
     corollary,
+    count,
     either,
     implies,
     neg,
     one_of,
 )
-from spec.state import P2mEntry, P2mType, State, Status, Use
+from spec.state import Mapping, P2mEntry, P2mType, State, Status, Use
 
 
 def reaches(s: State, domain: DomId, gfn: Gfn) -> Boolean:
-    """The domain runs, and something is mapped here that no deviation has left behind."""
+    """The domain runs, and something is mapped here that was not left behind by DEV-1."""
     row = s.p2m[domain, gfn]
     return both(s.domain[domain].status == Status.ALIVE, row.type != P2mType.INVALID, neg(row.stale))
 
@@ -39,6 +41,11 @@ def is_own(s: State, domain: DomId, mfn: Mfn) -> Boolean:
     return both(frame.owner == domain, one_of(frame.use, Use.DOMAIN, Use.SHARED))
 
 
+def is_mapping_by(row: Mapping, domain: DomId, _handle: Handle, mapper: DomId, mfn: Mfn) -> Boolean:
+    """A mapping of the frame, through a grant, by this domain."""
+    return both(row.host, domain == mapper, row.mfn == mfn)
+
+
 def is_granted(s: State, domain: DomId, row: P2mEntry) -> Boolean:
     """The frame's owner permits this domain, through a grant in use, to reach it."""
     mapping = s.mapping[domain, row.handle]
@@ -49,10 +56,11 @@ def is_granted(s: State, domain: DomId, row: P2mEntry) -> Boolean:
     )
 
 
-@corollary("ISO-REACH", over="p2m", fulfils=("SR-MEM-1",), except_for=("DEV-1",))
+@corollary("ISO-REACH", over="p2m", fulfils=("SR-MEM-1", "SR-GNT-1"), except_for=("DEV-1", "DEV-3"))
 def reaches_only_own_granted_foreign_or_device(s: State, domain: DomId, gfn: Gfn) -> bool:
-    """A running domain reaches its own memory, what was granted to it and is in use, what it may map by privilege
-    over the owner, and device memory that it was given; nothing else."""
+    """A running domain reaches its own memory, what was granted to it and is in use (its devices too), what it may map
+    by privilege over the owner, and device memory that it was given; nothing else.
+    """
     row = s.p2m[domain, gfn]
     owner = s.frame[row.mfn].owner
     return implies(
@@ -64,12 +72,16 @@ def reaches_only_own_granted_foreign_or_device(s: State, domain: DomId, gfn: Gfn
                 one_of(row.type, P2mType.MAP_FOREIGN_RW, P2mType.MAP_FOREIGN_RO),
                 may_act_on(s, domain, owner),
             ),
-            both(is_device(row), s.iomem[domain, row.mfn].allowed),
+            both(is_device(row), either(s.iomem[domain, row.mfn].allowed, s.iomem[domain, row.mfn].left)),
+            both(
+                one_of(row.type, P2mType.IOMMU_MAP_RW, P2mType.IOMMU_MAP_RO),
+                count(s.mapping, is_mapping_by, domain, row.mfn) > 0,
+            ),
         ),
     )
 
 
-@corollary("ISO-XEN", over="p2m", fulfils=("SR-MEM-2",), except_for=("DEV-1",))
+@corollary("ISO-XEN", over="p2m", fulfils=("SR-MEM-2",), except_for=("DEV-1", "DEV-3"))
 def reaches_nothing_of_the_hypervisor(s: State, domain: DomId, gfn: Gfn) -> bool:
     """A running domain reaches no frame that Xen keeps for itself: no text, no heap, no page table."""
     row = s.p2m[domain, gfn]
@@ -78,7 +90,7 @@ def reaches_nothing_of_the_hypervisor(s: State, domain: DomId, gfn: Gfn) -> bool
     )
 
 
-@corollary("ISO-FREED", over="p2m", fulfils=("SR-MEM-3",), except_for=("DEV-1",))
+@corollary("ISO-FREED", over="p2m", fulfils=("SR-MEM-3",), except_for=("DEV-1", "DEV-3"))
 def reaches_nothing_freed(s: State, domain: DomId, gfn: Gfn) -> bool:
     """A running domain reaches no frame that was freed: what it reaches is referenced or allocated."""
     row = s.p2m[domain, gfn]
@@ -87,7 +99,7 @@ def reaches_nothing_freed(s: State, domain: DomId, gfn: Gfn) -> bool:
     )
 
 
-@corollary("ISO-RIGHTS", over="p2m", fulfils=("SR-GNT-2",), except_for=("DEV-1",))
+@corollary("ISO-RIGHTS", over="p2m", fulfils=("SR-GNT-2", "SR-GNT-8"), except_for=("DEV-1", "DEV-3"))
 def never_more_than_was_granted(s: State, domain: DomId, gfn: Gfn) -> bool:
     """A running domain can write through a grant only if the granter's entry allowed writing."""
     row = s.p2m[domain, gfn]
@@ -98,7 +110,7 @@ def never_more_than_was_granted(s: State, domain: DomId, gfn: Gfn) -> bool:
     )
 
 
-@corollary("ISO-REVOKED", over="p2m", fulfils=("SR-GNT-3",), except_for=("DEV-1",))
+@corollary("ISO-REVOKED", over="p2m", fulfils=("SR-GNT-3", "SR-GNT-7"), except_for=("DEV-1", "DEV-3"))
 def a_revoked_grant_leaves_no_access(s: State, domain: DomId, gfn: Gfn) -> bool:
     """When Xen no longer says that a page is in use, no running domain reaches it through that grant."""
     row = s.p2m[domain, gfn]

@@ -21,7 +21,7 @@ from spec.language import (
     record,
     table,
 )
-from spec.language.values import U8, U16, U32
+from spec.language.values import U8, U16, U32, U64
 
 NOBODY = DomId(0x7FFF)
 """No domain: the owner of frames that nobody owns, the actor of steps that Xen or hardware takes."""
@@ -42,6 +42,27 @@ class Status(enum.IntEnum):
     """Marked for destruction; its resources are being taken back, step by step."""
     DEAD = 3
     """Everything that can be taken back is; it lingers while others hold its pages."""
+    BUILDING = 4
+    """Being built, in no list yet: nobody can look it up."""
+    UNLISTED = 5
+    """Taken out of the list of domains: what Xen itself has of it is given back, step by step."""
+
+
+class Stage(enum.IntEnum):
+    """How far the destruction of a domain has come; each stage may be left and resumed."""
+
+    GRANTS = 0
+    """Its grant mappings are released."""
+    SHARED = 1
+    """Frames that Xen shares with it lose the reference of their allocation."""
+    PAGES = 2
+    """So do its pages."""
+    MAPPINGS = 3
+    """Its stage-2 mappings are cleared, from the lowest guest frame to the highest."""
+    TABLES = 4
+    """Its stage-2 tables are cleared and go back to its pool."""
+    POOL = 5
+    """Its pool goes back to the heap."""
 
 
 class Use(enum.IntEnum):
@@ -95,6 +116,13 @@ class Settings:
     maptrack_frames_limit: U32 = U32(0)
     max_page: Mfn = Mfn(0)
     dom0_max_grant_frames: U32 = U32(0)
+    transitive_grants: bool = True
+    root_level: U8 = U8(1)
+    """Level of the root table, 0 or 1."""
+    physical_pages: int = 0
+    """Frames that physical addresses can name."""
+    iommu: bool = False
+    """The host has an IOMMU that Xen uses."""
 
 
 @record
@@ -139,6 +167,9 @@ class Domain:
     maptrack_frames: U32 = U32(0)
     max_maptrack_frames: U32 = U32(0)
 
+    stage: U8 = U8(0)
+    """How far its destruction has come (``Stage``)."""
+
 
 @record
 class Frame:
@@ -148,7 +179,10 @@ class Frame:
     extra: assigned without counting in tot_pages.
     mapped, gfn: where it is mapped as RAM: for SHARED frames Xen's own record, else ghost.
     dirty: to be scrubbed before it is handed out.
-    unclean: caches hold what RAM does not have yet.
+    unclean: caches hold what was written before the frame was handed out, and RAM does not have it yet.
+    pool (ghost): of a page of stage-2 tables, the domain whose pool it is in, or whose root it is.
+    root (ghost): it is a page of that domain's root table, which is not part of the pool.
+    lost (ghost): references that nobody will drop (DEV-15, see spec/memory/p2m.py insert_page).
     """
 
     use: U8 = U8(0)
@@ -160,6 +194,9 @@ class Frame:
     gfn: Gfn = Gfn(0)
     dirty: bool = False
     unclean: bool = False
+    pool: DomId = NOBODY
+    root: bool = False
+    lost: int = 0
 
 
 @record
@@ -187,18 +224,79 @@ class P2mEntry:
 
 
 @record
-class Orphan:
-    """A mapping that was replaced and whose reference is still to be dropped: pending work of an insertion."""
+class Cached:
+    """What a TLB holds of a guest frame's translation: it may, at any moment, whatever the tables say by then."""
 
+    present: bool = False
+    mfn: Mfn = Mfn(0)
+    writable: bool = False
+    executable: bool = False
+
+
+@record
+class Orphan:
+    """A mapping that was replaced, with what it held: pending work of an insertion.
+
+    held: a reference to drop.  recorded: the frame, one of Xen's, still says that it is mapped here.
+    """
+
+    pending: bool = False
     held: bool = False
+    recorded: bool = False
     mfn: Mfn = Mfn(0)
 
 
 @record
 class Permission:
-    """Whether a domain may map a machine frame that is not RAM."""
+    """Whether a domain may map a machine frame that is not RAM.
+
+    left (ghost): it once might, and was not unmapped when that was taken back (DEV-23).
+    """
 
     allowed: bool = False
+    left: bool = False
+
+
+@record
+class Heap:
+    """Xen's heap.  free: frames that are free.  claimed: how many of them are promised to domains."""
+
+    free: int = 0
+    claimed: int = 0
+
+
+@record
+class Claim:
+    """Ghost: one page of a domain's claim: the rows below the domain's ``claimed`` are held."""
+
+    held: bool = False
+
+
+@record
+class Vcpu:
+    """A vCPU's cache maintenance.
+
+    traps: Xen watches for its caches being switched on or off.  flush_due: all RAM is to be flushed before it runs on.
+    flushed: the flush has come so far, as a guest frame.
+    """
+
+    traps: bool = False
+    flush_due: bool = False
+    flushed: Gfn = Gfn(0)
+
+
+@record
+class Argument:
+    """Ghost: the last page that Xen accessed for a caller, to read arguments or write results.
+
+    moment: number of such accesses.  index, value: which word, and what was written if ``wrote``.
+    """
+
+    moment: int = 0
+    wrote: bool = False
+    gfn: Gfn = Gfn(0)
+    mfn: Mfn = Mfn(0)
+    index: Index = Index(0)
 
 
 @record
@@ -207,6 +305,19 @@ class FrameOf:
 
     present: bool = False
     mfn: Mfn = Mfn(0)
+
+
+@record
+class VersionChange:
+    """A grant table's change of version that is under way: Xen holds the lock of the table.
+
+    to: the version that it will have; 0: none is under way.  cleared: frames of entries that are cleared already, from
+    the second on.  withdrawn: status frames that the domain has no more, from the first on; they are listed still.
+    """
+
+    to: U8 = U8(0)
+    cleared: U32 = U32(0)
+    withdrawn: U32 = U32(0)
 
 
 @record
@@ -231,12 +342,17 @@ class ActiveGrant:
 
 @record
 class Consent:
-    """Ghost: what the granter's shared entry said when Xen last acted on it."""
+    """Ghost: what the granter's shared entry said when Xen last acted on it.
+
+    reading, writing: what Xen last told the granter in that entry.
+    """
 
     permits: bool = False
     writable: bool = False
     domid: DomId = DomId(0)
     gfn: Gfn = Gfn(0)
+    reading: bool = False
+    writing: bool = False
 
 
 @record
@@ -271,6 +387,64 @@ class Release:
 
 
 @record
+class CopySide:
+    """Source or destination of a grant copy under way: Xen keeps it from one item of the call to the next.
+
+    known: the domain was looked up.  domid: as the caller wrote it; domain: which one it is.
+    holding: it has a reference on ``page``.  claimed: ``length`` bytes may be copied at ``mfn``, from ``start`` on.
+    key: the frame number it was claimed for; the lowest 32 bits are the reference if it was claimed for a grant.
+    granted: it has a pin on grant ``ref`` of ``domain``.  nested: on grant ``trans_ref`` of ``trans_domid``.
+    asking: the transitive grant ``ref`` was marked, and the grant behind it is being acquired; ``old_writers``,
+    ``old_readers`` are the pins that it had then.
+    """
+
+    known: bool = False
+    domid: DomId = DomId(0)
+    domain: DomId = DomId(0)
+    holding: bool = False
+    page: Mfn = Mfn(0)
+    claimed: bool = False
+    key: U64 = U64(0)
+    mfn: Mfn = Mfn(0)
+    start: U16 = U16(0)
+    length: U16 = U16(0)
+    granted: bool = False
+    ref: GrantRef = GrantRef(0)
+    nested: bool = False
+    trans_domid: DomId = DomId(0)
+    trans_ref: GrantRef = GrantRef(0)
+    asking: bool = False
+    old_writers: U8 = U8(0)
+    old_readers: U8 = U8(0)
+
+
+@record
+class DeviceUse:
+    """How many grant mappings of a frame a direct-mapped domain with an IOMMU has: its devices reach it one to one."""
+
+    readers: int = 0
+    writers: int = 0
+
+
+@record
+class Deviated:
+    """Ghost: which deviations that spoil more than one row have happened since boot."""
+
+    dev2: bool = False
+    dev3: bool = False
+    dev10: bool = False
+    dev11: bool = False
+    dev12: bool = False
+    dev13: bool = False
+    dev14: bool = False
+    dev21: bool = False
+    dev22: bool = False
+    dev31: bool = False
+    dev32: bool = False
+    dev33: bool = False
+
+
+@record
 class State:
     """The machine."""
 
@@ -279,11 +453,20 @@ class State:
     frame: Table[Mfn, Frame] = table(Frame, Mfn)
     word: Table[tuple[Mfn, Index], Contents] = table(Contents, Mfn, Index, guest_writable=True)
     p2m: Table[tuple[DomId, Gfn], P2mEntry] = table(P2mEntry, DomId, Gfn)
+    tlb: Table[tuple[DomId, Gfn], Cached] = table(Cached, DomId, Gfn)
     orphan: Table[tuple[DomId, Gfn], Orphan] = table(Orphan, DomId, Gfn)
     iomem: Table[tuple[DomId, Mfn], Permission] = table(Permission, DomId, Mfn)
+    heap: Table[Index, Heap] = table(Heap, Index)
+    claim: Table[tuple[DomId, int], Claim] = table(Claim, DomId, int, ghost=True)
+    vcpu: Table[tuple[DomId, VcpuId], Vcpu] = table(Vcpu, DomId, VcpuId)
+    argument: Table[DomId, Argument] = table(Argument, DomId, ghost=True)
     grant_frame: Table[tuple[DomId, int], FrameOf] = table(FrameOf, DomId, int)
     status_frame: Table[tuple[DomId, int], FrameOf] = table(FrameOf, DomId, int)
+    version_change: Table[DomId, VersionChange] = table(VersionChange, DomId)
     active_grant: Table[tuple[DomId, GrantRef], ActiveGrant] = table(ActiveGrant, DomId, GrantRef)
     consent: Table[tuple[DomId, GrantRef], Consent] = table(Consent, DomId, GrantRef, ghost=True)
     mapping: Table[tuple[DomId, Handle], Mapping] = table(Mapping, DomId, Handle)
     release: Table[tuple[DomId, Handle], Release] = table(Release, DomId, Handle)
+    copy_side: Table[tuple[DomId, VcpuId, Index], CopySide] = table(CopySide, DomId, VcpuId, Index)
+    device_use: Table[tuple[DomId, Mfn], DeviceUse] = table(DeviceUse, DomId, Mfn)
+    deviation: Table[Index, Deviated] = table(Deviated, Index, ghost=True)

@@ -32,6 +32,8 @@ NOUNS = {
 }
 CODE_SPAN = re.compile(r"``(?P<double>.+?)``|`(?P<single>[^`]+)`", re.DOTALL)
 IDENTIFIER = re.compile(r"\b[A-Z]{2,}(?:-[A-Z0-9]+)+\b")
+DEVIATION = re.compile(r"\bDEV-(?P<words>\d+)\b|\"dev(?P<flag>\d+)\"")
+NOT_TOLD = "Withheld: the Xen security team is to be told first."
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,12 @@ class Registry:
     deviations: Mapping[str, Any] = field(default_factory=dict)
     modules: tuple[ModuleType, ...] = ()
     trouble: str = ""
+    demands: Mapping[str, Any] = field(default_factory=dict)
+    """What the engine demands of every step by itself: each with ``id``, ``words`` and ``fulfils``."""
+
+    def fulfils(self) -> dict[str, tuple[str, ...]]:
+        """Id of each property and demand -> the requirements that it fulfils."""
+        return {name: tuple(each.fulfils) for name, each in {**self.properties, **self.demands}.items()}
 
 
 @dataclass
@@ -64,8 +72,9 @@ def load() -> Registry:
         return Registry(trouble=str(problem))
     spec = importlib.import_module("spec")
     modules = [importlib.import_module(each.name) for each in pkgutil.walk_packages(spec.__path__, "spec.")]
+    demands = importlib.import_module("proofs.claims").GENERATED
     return Registry(
-        language.TRANSITIONS, language.PROPERTIES, getattr(language, "DEVIATIONS", {}), tuple(modules)
+        language.TRANSITIONS, language.PROPERTIES, language.DEVIATIONS, tuple(modules), demands=demands
     )
 
 
@@ -145,7 +154,7 @@ def tables_written(function: Callable[..., Any], seen: set[Any] | None = None) -
     """The tables that a function, or a function of the specification that it names, may write."""
     seen = set() if seen is None else seen
     function = inspect.unwrap(function)
-    if function in seen or not inspect.isfunction(function):
+    if not inspect.isfunction(function) or function in seen:
         return set()
     seen.add(function)
     try:
@@ -198,7 +207,7 @@ class Writer:
         self.root = root or Path(__file__).resolve().parents[2]
         self.steps = {inspect.unwrap(each.function): each for each in registry.transitions.values()}
         self.claims = {inspect.unwrap(each.function): each for each in registry.properties.values()}
-        fulfilled = {each for claim in registry.properties.values() for each in claim.fulfils}
+        fulfilled = {each for named in registry.fulfils().values() for each in named}
         self.known = {*registry.properties, *fulfilled}
 
     def pages(self) -> dict[str, str]:
@@ -211,7 +220,7 @@ class Writer:
         found = {f"{module.__name__}.rst": self.module(module) for module in shown}
         found["index.rst"] = self._index(found)
         found["properties.rst"] = self._overview()
-        found["deviations.rst"] = self._deviations()
+        found["deviations.txt"] = self._deviations()
         return found
 
     @staticmethod
@@ -228,7 +237,7 @@ class Writer:
             NOTICE,
             _title("Steps and properties", "="),
             _count(self.registry),
-            ".. toctree::\n   :maxdepth: 1\n\n   properties\n   deviations\n",
+            ".. toctree::\n   :maxdepth: 1\n\n   properties\n",
         ]
         for noun in ordered:
             entries = "\n".join(f"   {each}" for each in sorted(nouns[noun]))
@@ -254,30 +263,50 @@ class Writer:
             "Every step is proved to keep every property."
         )
         return "\n".join(
-            [NOTICE, _title("Every property, in words", "="), intro, "", _table(rows, (18, 44, 10, 14, 14))]
+            [
+                NOTICE,
+                _title("Every property, in words", "="),
+                intro,
+                "",
+                _table(rows, (18, 44, 10, 14, 14)),
+                *self._demands(),
+            ]
         )
 
+    def _demands(self) -> Iterator[str]:
+        """What the engine demands of every step without being asked."""
+        if self.registry.demands:
+            yield _title("Demanded of every step", "-")
+        for each in self.registry.demands.values():
+            options = {"id": each.id, "kind": "demand", "fulfils": "; ".join(each.fulfils)}
+            yield _directive("prop", each.id.replace("-", " ").lower(), options, inline(each.words))
+
     def _deviations(self) -> str:
-        intro = (
-            "Where Xen itself breaks a property, the specification does as Xen does and keeps the property: "
-            "it is proved for every state that the deviation has not touched, and for the repaired step."
-        )
-        parts = [NOTICE, _title("Where Xen deviates", "="), intro, ""]
-        for name, each in sorted(self.registry.deviations.items()):
-            parts += [
-                f".. _{name}:\n",
-                _title(f"{name}: {each.title}", "-"),
-                _fields(
-                    {
-                        "When": inline(each.condition, self.known),
-                        "Then": inline(each.consequence, self.known),
-                        "Source": inline(each.source),
-                    }
-                ),
-            ]
+        """A part of the page on deviations; of one that is not public, no more than its title."""
+        parts = [NOTICE]
+        for name, each in sorted(self.registry.deviations.items(), key=lambda entry: _order(entry[0])):
+            claims = [claim.id for claim in self.registry.properties.values() if name in claim.except_for]
+            told = bool(each.public)
+            facts = {
+                "When": inline(each.condition, self.known) if told else NOT_TOLD,
+                "Then": inline(each.consequence, self.known) if told else "",
+                "For example": inline(each.trace) if told else "",
+                "Source": inline(each.source) if told else "",
+                "Described here because": inline(each.public),
+                "Properties that it spoils": _needs(sorted(claims)) if claims else "",
+            }
+            parts += [f".. _{name}:\n", _title(f"{name}: {each.title}", "-"), _fields(facts)]
         if not self.registry.deviations:
             parts.append("None is registered.\n")
         return "\n".join(parts)
+
+    def is_withheld(self, thing: Any, code: str) -> bool:
+        """The code shows how a deviation comes about that is not public.  Properties only name it."""
+        module = getattr(thing, "__module__", "")
+        if inspect.unwrap(thing) in self.claims or module in {"spec.state", "spec.deviations"}:
+            return False
+        named = {f"DEV-{each['words'] or each['flag']}" for each in DEVIATION.finditer(code)}
+        return any(not each.public for name, each in self.registry.deviations.items() if name in named)
 
     def module(self, module: ModuleType) -> str:
         """One page: the module's words, then everything in it in the order of the source."""
@@ -379,6 +408,8 @@ class Writer:
             path = Path(inspect.getsourcefile(inspect.unwrap(thing)) or "")
         except (OSError, TypeError):
             return ""
+        if self.is_withheld(thing, "".join(lines)):
+            return f"*The code is not shown here.*  {NOT_TOLD}\n"
         shown = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
         code = textwrap.indent(textwrap.dedent("".join(lines)).rstrip(), "   ")
         return f".. code-block:: python\n   :caption: {shown}, line {line}\n\n{code}\n"
@@ -520,7 +551,7 @@ def setup(app: Any) -> dict[str, Any]:
             for name, need in needs.items()
             if need["type"] == "req"
         }
-        for each in orphans({name: claim.fulfils for name, claim in registry.properties.items()}, stated):
+        for each in orphans(registry.fulfils(), stated):
             logger.warning("orphan: %s", each, type="bulkhead", subtype="orphan")
 
     app.connect("builder-inited", generate)

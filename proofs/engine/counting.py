@@ -20,7 +20,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from proofs.engine import terms as T
-from proofs.engine.symbolic_tables import LOGS, Key, Log, Mention, PointWrite, RangeWrite, SymTable, matches, recording, uids
+from proofs.engine.symbolic_tables import (
+    LOGS,
+    Key,
+    Log,
+    Mention,
+    PointWrite,
+    RangeWrite,
+    SymTable,
+    recording,
+    uids,
+)
 from proofs.engine.symbols import lift, unbranched, wrap
 from spec.language.values import RANGES, SpecificationError
 
@@ -67,7 +77,8 @@ def _range_number(write: RangeWrite, moment: str, name: str, arguments: tuple[T.
 
 def total(table: SymTable, predicate: Callable[..., Any], arguments: tuple[T.Term, ...]) -> Any:
     """The number in the table as written so far."""
-    name = name_of(predicate)
+    # one predicate may be asked of two tables: two numbers
+    name = f"{table.schema.name}.{name_of(predicate)}"
     _finite(table, predicate, len(arguments))
     if LOGS:
         mention = Mention(table, predicate, name, arguments)
@@ -80,11 +91,20 @@ def total(table: SymTable, predicate: Callable[..., Any], arguments: tuple[T.Ter
             after = satisfied(table.prefix(position + 1), predicate, write.key, arguments)
             if before is not after:
                 term = T.add(term, T.subtract(_number(after), _number(before)))
-        else:
+        elif not _leaves_alone(table, position, predicate, arguments):
             before_number = _range_number(write, "before", name, arguments)
             after_number = _range_number(write, "after", name, arguments)
             term = T.add(term, T.subtract(after_number, before_number))
     return wrap(term)
+
+
+def _leaves_alone(table: SymTable, position: int, predicate: Callable[..., Any], arguments: tuple[T.Term, ...]) -> bool:
+    """A range write after which the predicate is the same term at any key: nothing that it reads changed."""
+    write = table.writes[position]
+    key = tuple(T.variable(f"{write.name}.each{i}", T.INT, RANGES[h]) for i, h in enumerate(table.schema.key))
+    with recording():
+        before = satisfied(table.prefix(position), predicate, key, arguments)
+        return satisfied(table.prefix(position + 1), predicate, key, arguments) is before
 
 
 def _different(key: Key, others: list[Key]) -> T.Term:
@@ -140,7 +160,7 @@ class RangeNumber:
     @property
     def range(self) -> tuple[Any, ...]:
         """Which range it counts in."""
-        parts: list[Any] = []
+        parts: list[Any] = [self.write.guard.uid]
         for part in self.write.pattern:
             if hasattr(part, "first"):
                 parts.append(("span", lift(part.first).uid, lift(part.pages).uid))
@@ -163,7 +183,7 @@ class RangeNumber:
 
     def inside(self, key: Key) -> T.Term:
         """The key lies in the range."""
-        return matches(self.write.pattern, key)
+        return self.write.matches(key)
 
     def facts(self, known: list[Key]) -> Iterator[tuple[T.Term, Log]]:
         """Bounds, witnesses, and what the keys at hand show."""

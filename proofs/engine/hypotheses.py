@@ -30,6 +30,8 @@ class Depth:
 
 
 LEVELS = (Depth(0, 1, 1), Depth(1, 1, 2), Depth(2, 2, 3))
+DEEP = (*LEVELS, Depth(4, 4, 6))
+"""For what starts from one row alone, so that few keys are at hand."""
 
 
 class Instances:
@@ -60,9 +62,11 @@ class Instances:
 class Closure:
     """The hypotheses of one proof, growing level by level."""
 
-    def __init__(self, instances: Instances, logs: Iterable[Log], conditions: Iterable[T.Term] = ()) -> None:
-        self._instances = instances
+    def __init__(self, instances: Instances, logs: Iterable[Log], conditions: Iterable[T.Term] = (),
+                 only: frozenset[str] | None = None) -> None:
+        self._instances, self._only = instances, only
         self.assertions: list[T.Term] = list(conditions)
+        self.given = len(self.assertions)
         self.used: list[str] = []
         self._seen: set[int] = set()
         self._generation: dict[tuple[str, tuple[int, ...]], tuple[Key, int]] = {}
@@ -114,6 +118,8 @@ class Closure:
         for place, (key, generation) in list(self._generation.items()):
             if generation <= depth.keys and self._once("inv", place):
                 for identifier, holds, log in self._instances.at(place[0], key):
+                    if self._only is not None and identifier not in self._only:
+                        continue
                     self._add(holds, identifier)
                     self._absorb(log, generation + 1)
 
@@ -122,13 +128,16 @@ class Closure:
             name = each.holds.uid
             if self._once("witness", name):
                 hints = each.table.schema.key
-                witness = tuple(T.variable(f"{each.holds.args[0]}.not{i}", T.INT, RANGES[h]) for i, h in enumerate(hints))
+                witness = tuple(
+                    T.variable(f"{each.holds.args[0]}.not{i}", T.INT, RANGES[h]) for i, h in enumerate(hints)
+                )
                 with recording() as log:
                     broken = T.conjunction(each.matches(witness), T.negate(each.predicate(witness)))
                 self._add(T.disjunction(each.holds, broken), "every")
                 self._absorb(log, 1)
             for place, (key, generation) in list(self._generation.items()):
-                if place[0] == each.table.schema.name and generation <= depth.keys + 1 and self._once("every", name, place):
+                here = place[0] == each.table.schema.name and generation <= depth.keys + 1
+                if here and self._once("every", name, place):
                     with recording() as log:
                         fact = T.implication(T.conjunction(each.holds, each.matches(key)), each.predicate(key))
                     self._add(fact, "every")

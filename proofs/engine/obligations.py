@@ -10,16 +10,17 @@ written; range writes and counts included, since both are part of the term).
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 
 from proofs.engine import terms as T
-from proofs.engine.hypotheses import LEVELS, Closure, Instances
-from proofs.engine.solvers import SAT, SOLVERS, UNSAT
+from proofs.engine.hypotheses import DEEP, LEVELS, Closure, Instances
+from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Growing
 from proofs.engine.symbolic_tables import Log, recording, symbolic_state
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
 from spec.language.outcomes import Kind, Outcome
@@ -29,6 +30,8 @@ from spec.language.values import RANGES
 
 PROVED, FRAME, TRIVIAL, FAILED, UNKNOWN, DEAD = "proved", "frame", "trivial", "failed", "unknown", "dead"
 OVERFLOW = "NO-OVERFLOW"
+HINT_LIMIT = 2.0
+"""Seconds for a proof from the invariants that were enough last time."""
 
 
 @attrs.define
@@ -40,6 +43,10 @@ class Theory:
     transitions: dict[str, Transition]
     properties: dict[str, Property]
     nobody: int = 0x7FFF
+    untouched: Callable[[Any], Any] = lambda _state: True
+    """No deviation of the real system has spoiled the state: what every property is claimed for."""
+    eager: bool = False
+    """Each goal from all facts at the keys that it touches itself: for problems in which most of those are needed."""
 
 
 @attrs.frozen
@@ -58,7 +65,7 @@ class Obligation:
     hash: str
     level: int
 
-    @property
+    @builtins.property
     def seconds(self) -> float:
         """Building and solving."""
         return self.build + self.solve
@@ -89,6 +96,7 @@ class Goal:
     goal: T.Term
     key: tuple[T.Term, ...]
     build: float = 0.0
+    solve: float = 0.0
 
 
 def argument_terms(transition: Transition) -> dict[str, T.Term]:
@@ -117,10 +125,16 @@ def _written(state: Any) -> set[str]:
 class TransitionProof:
     """All obligations of one transition."""
 
+    levels: tuple[Depth, ...] = LEVELS
+
     def __init__(self, theory: Theory, transition: Transition, *, solver: str = "z3", seed: int = 0,
                  limit: float = 10.0, audit: bool = False, cache: Any = None,
-                 only: Callable[[str], bool] | None = None) -> None:
+                 only: Callable[[str], bool] | None = None, hints: dict[str, list[str]] | None = None,
+                 general: dict[str, list[str]] | None = None, learn: bool = False) -> None:
         T.reset()
+        self.learn = learn
+        self.hints, self.general = hints or {}, general or {}
+        self.learnt: dict[str, set[str]] = {}
         self.theory, self.transition = theory, transition
         self.solver, self.seed, self.limit, self.audit, self.cache = solver, seed, limit, audit, cache
         self.only = only
@@ -149,8 +163,16 @@ class TransitionProof:
                 logs[:] = [log]
                 return self._call()
 
+        with recording() as log:
+            untouched = lift(unbranched(self.theory.untouched, self.before), "bool")
         for path in Explorer().explore(run):
+            path.conditions.insert(0, untouched)
+            logs[0].absorb(log)
             yield path, logs[0]
+
+    def _claimed(self, state: Any) -> T.Term:
+        """The state is one for which properties are claimed."""
+        return lift(unbranched(self.theory.untouched, state), "bool")
 
     # -- obligations
 
@@ -170,14 +192,14 @@ class TransitionProof:
             if not self._alive(path, log):
                 yield self._line(number, "", path, code, DEAD, 0, 0, "", 0)
                 continue
-            goals = list(self._overflows(number, path, log, code))
+            goals: list[Goal | Obligation] = [*self._overflows(number, path, log, code)]
             for each in self.theory.properties.values():
                 if not each.derived and (self.only is None or self.only(each.id)):
                     goals.append(self._property(number, path, log, code, each))
             yield from (each for each in goals if isinstance(each, Obligation))
             yield from self._decide_together([each for each in goals if isinstance(each, Goal)])
 
-    def _line(self, number: int, identifier: str, path: Path, code: str, verdict: str,  # noqa: PLR0913
+    def _line(self, number: int, identifier: str, path: Path, code: str, verdict: str,
               build: float, solve: float, digest: str, level: int, part: str = "") -> Obligation:
         trail = f"{number}"
         return Obligation(f"{self.transition.name}/{trail}/{identifier}{part}", self.transition.name, identifier,
@@ -186,34 +208,63 @@ class TransitionProof:
     def _alive(self, path: Path, log: Log) -> bool:
         closure = Closure(self.instances, [log], path.conditions)
         closure.grow(LEVELS[0])
-        return self._ask(T.smtlib(closure.assertions))[0] != UNSAT
+        return self._lazily(closure, [])[0] != UNSAT
 
-    def _ask(self, text: str) -> tuple[str, float, str]:
+    def _ask(self, text: str, limit: float | None = None) -> tuple[str, float, str]:
         digest = hashlib.sha256(text.encode()).hexdigest()[:24]
         key = f"{self.solver}:{self.seed}:{digest}"
         if self.cache is not None and key in self.cache:
             return self.cache[key], 0.0, digest
-        answer = SOLVERS[self.solver](text, seed=self.seed, limit=self.limit)
+        answer = SOLVERS[self.solver](text, seed=self.seed, limit=limit or self.limit)
         if self.cache is not None:
             self.cache[key] = answer.verdict
         return answer.verdict, answer.seconds, digest
 
-    def _refute(self, closure: Closure) -> tuple[str, float, str, int]:
-        """Ask at growing depth until the negated goal is refuted: (verdict, seconds, hash, level)."""
-        solving = 0.0
-        verdict, digest, level = UNKNOWN, "", 0
-        for level, depth in enumerate(LEVELS):  # noqa: B007
-            closure.grow(depth)
-            verdict, seconds, digest = self._ask(T.smtlib(closure.assertions))
-            solving += seconds
-            if verdict == UNSAT:
+    def _lazily(self, closure: Closure, goal: list[T.Term]) -> tuple[str, float, str, set[str]]:
+        """Refute the goal from as few facts as needed: (verdict, seconds, hash, invariants used).
+
+        A model of the facts so far is held against all facts; those that it breaks are added.  When it breaks
+        none it is a model of the whole problem.
+        """
+        growing = Growing(self.seed, self.limit)
+        given = [*closure.assertions[:closure.given], *goal]
+        pool = closure.assertions[closure.given:]
+        ordered = T.order(pool)
+        chosen = [self.theory.eager] * len(pool)
+        writer = T.Writer()
+        verdict = growing.check(writer.piece([*given, *pool] if self.theory.eager else given))
+        while verdict == SAT:
+            values = T.evaluate(ordered, growing.model())
+            broken = [i for i, fact in enumerate(pool) if not values[fact.uid] and not chosen[i]]
+            if not broken:
                 break
-        return verdict, solving, digest, level
+            for i in broken:
+                chosen[i] = True
+            verdict = growing.check(writer.piece([pool[i] for i in broken]))
+        used = {closure.used[i] for i, each in enumerate(chosen) if each}
+        text = T.smtlib([*given, *[fact for i, fact in enumerate(pool) if chosen[i]]])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+        if verdict == UNSAT and self.learn:
+            used = self._core(given, [(closure.used[i], fact) for i, fact in enumerate(pool) if chosen[i]])
+        if verdict == UNSAT and self.solver != "z3":
+            verdict, seconds, digest = self._ask(text)
+            return verdict, seconds, digest, used
+        return verdict, growing.seconds, digest, used
+
+    def _core(self, given: list[T.Term], facts: list[tuple[str, T.Term]]) -> set[str]:
+        """The invariants that a refutation needs, among those that it used."""
+        names = sorted({source for source, _ in facts})
+        switches = {name: T.variable(f"use.{name}", T.BOOL) for name in names}
+        guarded = [T.implication(switches[source], fact) for source, fact in facts]
+        asked = T.Writer().piece([*given, *guarded])
+        found = Growing(self.seed, self.limit).core(asked, [f"use.{name}" for name in names])
+        return {each.removeprefix("use.") for each in found}
 
     def _overflows(self, number: int, path: Path, log: Log, code: str) -> Iterator[Goal]:
         if not path.overflows or (self.only is not None and not self.only(OVERFLOW)):
             return
         goal = T.conjunction(*[condition for condition, _ in path.overflows])
+        goal = T.implication(self._claimed(path.result.state), goal)
         yield Goal(number, OVERFLOW, path, [log], code, goal, ())
 
     def _property(self, number: int, path: Path, log: Log, code: str, each: Property) -> Obligation | Goal:
@@ -223,6 +274,8 @@ class TransitionProof:
         if reads is not None and not self.audit and reads.isdisjoint(_written(after)):
             return self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
         with recording() as goal_log:
+            # whether or not the property reads its own row, what is known of that row may be used
+            goal_log.touch(each.table, key)
             if each.two_state:
                 holds = unbranched(each.function, self.before, after, self._actor(), *values)
             else:
@@ -232,6 +285,7 @@ class TransitionProof:
             return self._line(number, each.id, path, code, TRIVIAL, time.perf_counter() - started, 0, "", 0)
         if goal is unchanged and not self.audit:
             return self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
+        goal = T.implication(self._claimed(after), goal)
         return Goal(number, each.id, path, [log, goal_log], code, goal, key, time.perf_counter() - started)
 
     def _actor(self) -> Any:
@@ -252,7 +306,8 @@ class TransitionProof:
                     term = lift(unbranched(each.function, self.before, self.before, self._actor(), *values), "bool")
                 else:
                     term = lift(unbranched(each.function, self.before, *values), "bool")
-            reads: set[str] | None = {table for table, _ in log.keys} | {m.table.schema.name for m in log.counts.values()}
+            counted = {m.table.schema.name for m in log.counts.values()}
+            reads: set[str] | None = {table for table, _ in log.keys} | counted
             if each.two_state:
                 # a step that writes none of the tables leaves before and after the same: it must hold of that
                 reads = reads if term is T.boolean(value=True) else None
@@ -262,40 +317,85 @@ class TransitionProof:
         return found
 
     def _decide_together(self, goals: list[Goal]) -> Iterator[Obligation]:
-        """Goals of one path share their hypotheses: refute "one of them fails" at once, else halve.
-
-        Proved together is proved: the union of the hypotheses and the disjunction of the negated goals
-        are refuted.  A goal that stands alone is decided at growing depth.
-        """
-        if not goals:
-            return
-        if len(goals) == 1:
-            yield self._decide(goals[0])
-            return
-        started = time.perf_counter()
-        logs = {id(log): log for goal in goals for log in goal.logs}.values()
-        broken = T.disjunction(*[T.negate(goal.goal) for goal in goals])
-        closure = Closure(self.instances, logs, [*goals[0].path.conditions, broken])
-        closure.grow(LEVELS[0])
-        verdict, solving, digest = self._ask(T.smtlib(closure.assertions))
-        building = time.perf_counter() - started - solving
-        if verdict == UNSAT:
-            share = len(goals)
+        """Each goal from the invariants that were enough last time; those left, from all of them."""
+        if self.theory.eager:
             for goal in goals:
-                yield self._line(goal.number, goal.property, goal.path, goal.code, PROVED,
-                                 goal.build + building / share, solving / share, digest, 0)
+                yield self._deeper(Closure(self.instances, goal.logs, goal.path.conditions), goal, 0)
             return
-        middle = len(goals) // 2
-        yield from self._decide_together(goals[:middle])
-        yield from self._decide_together(goals[middle:])
-
-    def _decide(self, goal: Goal) -> Obligation:
+        left = []
+        for goal in goals:
+            line = self._by_hint(goal)
+            if line is None:
+                left.append(goal)
+            else:
+                yield line
+        if not left:
+            return
         started = time.perf_counter()
-        closure = Closure(self.instances, goal.logs, [*goal.path.conditions, T.negate(goal.goal)])
-        verdict, solving, digest, level = self._refute(closure)
-        final = PROVED if verdict == UNSAT else FAILED if verdict == SAT else UNKNOWN
-        line = self._line(goal.number, goal.property, goal.path, goal.code, final,
+        logs = list({id(log): log for goal in left for log in goal.logs}.values())
+        closure = Closure(self.instances, logs, goals[0].path.conditions)
+        closure.grow(LEVELS[0])
+        share = (time.perf_counter() - started) / len(left)
+        for goal in left:
+            goal.build += share
+            line = self._decide(closure, goal, 0)
+            if line is None:
+                own = Closure(self.instances, goal.logs, goal.path.conditions)
+                line = self._deeper(own, goal)
+            yield line
+
+    def _deeper(self, closure: Closure, goal: Goal, first: int = 1) -> Obligation:
+        """A goal alone, at growing depth."""
+        line = None
+        for level in range(first, len(self.levels)):
+            started = time.perf_counter()
+            closure.grow(self.levels[level])
+            goal.build += time.perf_counter() - started
+            line = self._decide(closure, goal, level)
+            if line is not None:
+                break
+        assert line is not None
+        return line
+
+    def _by_hint(self, goal: Goal) -> Obligation | None:
+        """Try with the invariants that the property needed before, for this step or any; nothing depends on them."""
+        for hints in (self.hints, self.general):
+            known = hints.get(goal.property)
+            line = None if known is None else self._enough(goal, known)
+            if line is not None:
+                return line
+        return None
+
+    def _enough(self, goal: Goal, known: list[str]) -> Obligation | None:
+        started = time.perf_counter()
+        closure = Closure(self.instances, goal.logs, [*goal.path.conditions, T.negate(goal.goal)], frozenset(known))
+        solving = 0.0
+        for level in range(len(self.levels)):
+            closure.grow(self.levels[level])
+            verdict, seconds, digest = self._ask(T.smtlib(closure.assertions), HINT_LIMIT)
+            solving += seconds
+            if verdict == UNSAT:
+                break
+        else:
+            return None
+        self.learnt.setdefault(goal.property, set()).update(known)
+        return self._line(goal.number, goal.property, goal.path, goal.code, PROVED,
                           goal.build + time.perf_counter() - started - solving, solving, digest, level)
+
+    def _decide(self, closure: Closure, goal: Goal, level: int) -> Obligation | None:
+        started = time.perf_counter()
+        verdict, solving, digest, used = self._lazily(closure, [T.negate(goal.goal)])
+        last = level == len(self.levels) - 1
+        goal.build += time.perf_counter() - started - solving
+        goal.solve += solving
+        if verdict != UNSAT and not last:
+            return None
+        if verdict == UNSAT and not self.theory.eager:
+            self.learnt.setdefault(goal.property, set()).update(used)
+        final = PROVED if verdict == UNSAT else FAILED if verdict == SAT else UNKNOWN
+        line = self._line(
+            goal.number, goal.property, goal.path, goal.code, final, goal.build, goal.solve, digest, level
+        )
         if final != PROVED:
             self.problems.append((line, Problem(self.transition, goal.property, goal.path, self.arguments, goal.key,
                                                 goal.goal, goal.logs)))
@@ -307,6 +407,8 @@ COROLLARIES = "(corollaries)"
 
 class CorollaryProof(TransitionProof):
     """What follows from the invariants of any one state."""
+
+    levels = DEEP
 
     def __init__(self, theory: Theory, **options: Any) -> None:
         super().__init__(theory, Transition(COROLLARIES, lambda _: None, actor=""), **options)
@@ -321,4 +423,7 @@ class CorollaryProof(TransitionProof):
             key = fresh_key(self.theory.schemas[each.table])
             with recording() as log:
                 goal = lift(unbranched(each.function, self.before, *[wrap(part) for part in key]), "bool")
-            yield self._decide(Goal(0, each.id, path, [log], "", goal, key, time.perf_counter() - started))
+                goal = T.implication(self._claimed(self.before), goal)
+            yield from self._decide_together(
+                [Goal(0, each.id, path, [log], "", goal, key, time.perf_counter() - started)]
+            )

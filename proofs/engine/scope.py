@@ -10,6 +10,7 @@ before and broken the property after.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -18,14 +19,24 @@ import z3
 from proofs.engine import terms as T
 from proofs.engine.counting import base, satisfied, total
 from proofs.engine.obligations import OVERFLOW, Problem, Theory
-from proofs.engine.symbolic_tables import Key, Log, Mention, RangeWrite, SymTable, Universal, recording, symbolic_state, uids
-from proofs.engine.symbols import lift, unbranched, wrap
+from proofs.engine.symbolic_tables import (
+    Key,
+    Log,
+    Mention,
+    RangeWrite,
+    SymTable,
+    Universal,
+    recording,
+    symbolic_state,
+    uids,
+)
+from proofs.engine.symbols import PEER_WORD, lift, unbranched, wrap
 from spec.language import layouts
 from spec.language.layouts import LAYOUTS
 from spec.language.outcomes import IllegalChoice, Outcome
 from spec.language.records import columns, evolve
 from spec.language.tables import Table
-from spec.language.values import RANGES, Word
+from spec.language.values import JOIN, RANGES, Word
 
 DEFAULT_SIZES: dict[str, tuple[int, ...]] = {
     "DomId": (0, 1, 0x7FFF),
@@ -83,6 +94,7 @@ class Scope:
                     self._cells[table, key, name] = term
                     if hint in IDENTIFIERS:
                         self._inside(term, hint, schema.row, name)
+        self._assert(lift(unbranched(self.theory.untouched, self.state), "bool"))
         for each in self.theory.properties.values():
             if each.two_state or each.derived:
                 continue
@@ -158,7 +170,8 @@ class Scope:
             return None
         arguments = {name: values[f"arg {name}"] for name in problem.arguments}
         expected = problem.path.result
-        found = Counterexample(self.concrete_state(values), arguments, self._peer(values), "", (), expected)
+        found = Counterexample(self.concrete_state(values), arguments, [], "", (), expected)
+        self._with_peers(problem, found, values)
         if broken(self.theory, found.state, self):
             return None
         outcome = run(problem, found)
@@ -226,8 +239,8 @@ class Scope:
             wanted[f"cell {table} {' '.join(map(str, key))} {name}"] = term
         named = [*self.assertions, *_exact_words(self.assertions)]
         for term in T.order(named):
-            if term.op == "app" and len(term.args) == 1 and term.args[0].startswith("word!"):
-                wanted[f"peer {term.args[0][5:]}"] = term
+            if term.op == "app" and len(term.args) == 1 and term.args[0].startswith(f"{PEER_WORD}!"):
+                wanted[f"peer {term.args[0][len(PEER_WORD) + 1:]}"] = term
         for label, term in wanted.items():
             out = T.variable(f"out.{label}", term.sort)
             named.append(T.equal(out, term))
@@ -265,7 +278,7 @@ class Scope:
         """The state of a model."""
         tables = {}
         for table, schema in self.theory.schemas.items():
-            rows = Table(schema)
+            rows: Table[Any, Any] = Table(schema)
             for key in self.keys(table):
                 default = schema.row()
                 changes = {n: values[f"cell {table} {' '.join(map(str, key))} {n}"] for n in columns(schema.row)}
@@ -275,21 +288,27 @@ class Scope:
             tables[table] = rows
         return self.theory.state(**tables)
 
-    def _peer(self, values: dict[str, Any]) -> list[int]:
-        found = {int(label[5:]): value for label, value in values.items() if label.startswith("peer ")}
-        return [found.get(number, 0) for number in range(1, max(found, default=0) + 1)]
-
     def _replay(self, problem: Problem, values: dict[str, Any]) -> Counterexample | None:
         state = self.concrete_state(values)
         arguments = {name: values[f"arg {name}"] for name in problem.arguments}
         key = tuple(values[f"key {i}"] for i in range(len(problem.fresh)))
-        found = Counterexample(state, arguments, self._peer(values), problem.property, key,
-                               Outcome(state, problem.path.result.kind))
+        found = Counterexample(state, arguments, [], problem.property, key, Outcome(state, problem.path.result.kind))
+        self._with_peers(problem, found, values)
         return self.shrink(problem, found) if self.confirmed(problem, found) else None
+
+    def _with_peers(self, problem: Problem, found: Counterexample, values: dict[str, Any]) -> None:
+        """What the peers store before each read, in the order in which the plain specification reads."""
+        script = PeerScript({label[5:]: value for label, value in values.items() if label.startswith("peer ")})
+        with script:
+            try:
+                problem.transition.function(found.state, **found.arguments)
+            except (IllegalChoice, KeyError):
+                return
+        found.peer = script.said
 
     def confirmed(self, problem: Problem, found: Counterexample) -> bool:
         """The plain specification satisfies every invariant before, and breaks the property after."""
-        if broken(self.theory, found.state, self):
+        if not self.theory.untouched(found.state) or broken(self.theory, found.state, self):
             return False
         if problem.property in self.theory.properties and self.theory.properties[problem.property].derived:
             return not self.theory.properties[problem.property].function(found.state, *found.key)
@@ -297,6 +316,8 @@ class Scope:
         if outcome is None:
             return False
         found.outcome = outcome
+        if not self.theory.untouched(outcome.state):
+            return False
         if problem.property == OVERFLOW:
             return out_of_range(self.theory, outcome.state)
         prop = self.theory.properties[problem.property]
@@ -369,6 +390,41 @@ def _exact_words(assertions: list[T.Term]) -> list[T.Term]:
     return found
 
 
+class PeerScript:
+    """Gives each read of shared memory the word that a model has for it.
+
+    Reads are numbered as the symbolic reading numbers them: within each joined call on their own.
+    """
+
+    def __init__(self, words: dict[str, int]) -> None:
+        self.words, self.said = words, []  # type: ignore[var-annotated]
+        self._calls: list[tuple[str, list[int]]] = [("", [0, 0])]
+
+    def __enter__(self) -> PeerScript:
+        layouts.PEER.append(self._read)
+        JOIN.append(self._call)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        layouts.PEER.pop()
+        JOIN.pop()
+
+    def _read(self, word: Word) -> Word:
+        prefix, numbers = self._calls[-1]
+        numbers[0] += 1
+        self.said.append(self.words.get(f"{prefix}{numbers[0]}", word))
+        return Word(self.said[-1])
+
+    def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        prefix, numbers = self._calls[-1]
+        numbers[1] += 1
+        self._calls.append((f"{prefix}{numbers[1]}.", [0, 0]))
+        try:
+            return function(*arguments, **named)
+        finally:
+            self._calls.pop()
+
+
 def run(problem: Problem, found: Counterexample) -> Outcome[Any] | None:
     """The call on the plain specification, with the peer storing between its reads."""
     script = iter(found.peer)
@@ -406,10 +462,10 @@ def out_of_range(theory: Theory, state: Any) -> bool:
     """Whether some field holds more than its type can carry."""
     for table in theory.schemas:
         hints = columns(theory.schemas[table].row)
-        for _, row in getattr(state, table).items():
+        for entry in getattr(state, table).items():
             for name, hint in hints.items():
                 low, high = RANGES[hint]
-                value = getattr(row, name)
+                value = getattr(entry[1], name)
                 if value < low or (high is not None and value > high):
                     return True
     return False

@@ -31,6 +31,57 @@ def with_z3(text: str, *, seed: int = 0, limit: float = 10.0) -> Answer:
     return Answer(verdict, time.perf_counter() - started, "z3")
 
 
+class Growing:
+    """A problem to which facts are added as a model shows that they are missing."""
+
+    def __init__(self, seed: int = 0, limit: float = 10.0) -> None:
+        self._solver = z3.SimpleSolver(ctx=z3.Context())
+        self._solver.set("timeout", int(limit * 1000))
+        self._solver.set("arith.solver", 6)
+        if seed:
+            self._solver.set("random_seed", seed)
+        self.seconds = 0.0
+
+    def check(self, lines: list[str]) -> str:
+        """Add these facts and ask again."""
+        started = time.perf_counter()
+        self._solver.from_string("\n".join(lines))
+        verdict = str(self._solver.check())
+        self.seconds += time.perf_counter() - started
+        return verdict
+
+    def core(self, lines: list[str], switches: list[str]) -> set[str]:
+        """Which of the named conditions are needed for a contradiction; all of them if that is not found."""
+        self._solver.from_string("\n".join(lines))
+        literals = {each: z3.Bool(each, self._solver.ctx) for each in switches}
+        if str(self._solver.check(*literals.values())) != UNSAT:
+            return set(switches)
+        return {str(each) for each in self._solver.unsat_core()}
+
+    def model(self) -> dict[str, tuple[dict[tuple[int, ...], int], int]]:
+        """Each function of the model found last: its entries, and its value everywhere else."""
+        model = self._solver.model()
+        found: dict[str, tuple[dict[tuple[int, ...], int], int]] = {}
+        for declaration in model.decls():
+            meaning = model[declaration]
+            if isinstance(meaning, z3.FuncInterp):
+                entries = {}
+                for position in range(meaning.num_entries()):
+                    entry = meaning.entry(position)
+                    key = tuple(_value(entry.arg_value(i)) for i in range(entry.num_args()))
+                    entries[key] = _value(entry.value())
+                found[declaration.name()] = (entries, _value(meaning.else_value()))
+            else:
+                found[declaration.name()] = ({(): _value(meaning)}, 0)
+        return found
+
+
+def _value(value: z3.ExprRef) -> int:
+    if z3.is_int_value(value):
+        return int(value.as_long())
+    return int(z3.is_true(value))
+
+
 def with_cvc5(text: str, *, seed: int = 0, limit: float = 30.0) -> Answer:
     """Ask cvc5."""
     import cvc5

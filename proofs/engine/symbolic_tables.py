@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from proofs.engine import terms as T
-from proofs.engine.symbols import EXPLORERS, Row, SymWord, fresh, lift, unbranched, wrap
+from proofs.engine.symbols import EXPLORERS, RECORDER, Joinable, Row, SymWord, fresh, join_all, lift, unbranched, wrap
 from spec.language.records import columns, evolve
 from spec.language.tables import ALL, Schema, Span
 from spec.language.values import RANGES, SpecificationError
@@ -60,11 +60,17 @@ class Log:
         """A key was read or written."""
         self.keys.setdefault((table, uids(key)), key)
 
+    def absorb(self, other: Log) -> None:
+        """Everything that the other log has, too."""
+        self.keys.update(other.keys)
+        self.counts.update(other.counts)
+        self.universals.extend(other.universals)
+
 
 LOGS: list[Log] = []
 
 
-class recording:  # noqa: N801
+class recording:
     """``with recording() as log``: collect what is touched meanwhile."""
 
     def __enter__(self) -> Log:
@@ -75,21 +81,34 @@ class recording:  # noqa: N801
         LOGS.pop()
 
 
+def _touch_again(log: Log) -> None:
+    if LOGS:
+        LOGS[-1].absorb(log)
+
+
+RECORDER[:] = [recording, _touch_again]
+
+
 def _same(first: Key, second: Key) -> T.Term:
     return T.conjunction(*[T.equal(a, b) for a, b in zip(first, second, strict=True)])
 
 
 class PointWrite:
-    """One row replaced."""
+    """One row replaced, if the guard holds."""
 
-    def __init__(self, key: Key, row: Row) -> None:
+    def __init__(self, key: Key, row: Any, guard: T.Term | None = None) -> None:
         self.key, self._row = key, row
+        self.guard = T.boolean(value=True) if guard is None else guard
 
     def matches(self, key: Key) -> T.Term:
         """Whether the write is to this key."""
-        return _same(key, self.key)
+        return T.conjunction(self.guard, _same(key, self.key))
 
-    def row(self, key: Key, before: SymTable) -> Any:  # noqa: ARG002
+    def guarded(self, guard: T.Term) -> PointWrite:
+        """The same write under one more condition."""
+        return PointWrite(self.key, self._row, T.conjunction(guard, self.guard))
+
+    def row(self, key: Key, before: SymTable) -> Any:
         """The row written."""
         return self._row
 
@@ -97,21 +116,29 @@ class PointWrite:
 class RangeWrite:
     """Every matching row changed by a function of the row and its key."""
 
-    def __init__(self, pattern: tuple[Any, ...], function: Callable[..., dict[str, Any]], name: str) -> None:
-        self.pattern, self._function, self.name = pattern, function, name
+    def __init__(self, pattern: tuple[Any, ...], function: Callable[..., dict[str, Any]], name: str,
+                 source: SymTable | None = None, guard: T.Term | None = None) -> None:
+        self.pattern, self._function, self.name, self.source = pattern, function, name, source
+        self.guard = T.boolean(value=True) if guard is None else guard
         self._rows: dict[tuple[int, ...], Any] = {}
 
     def matches(self, key: Key) -> T.Term:
-        """Whether the key lies in the range."""
-        return matches(self.pattern, key)
+        """Whether the key lies in the range, and the write takes place."""
+        return T.conjunction(self.guard, matches(self.pattern, key))
+
+    def guarded(self, guard: T.Term) -> RangeWrite:
+        """The same write under one more condition."""
+        return RangeWrite(self.pattern, self._function, self.name, self.source, T.conjunction(guard, self.guard))
 
     def row(self, key: Key, before: SymTable) -> Any:
         """The row at a key of the range."""
-        found = self._rows.get(uids(key))
-        if found is None:
-            old = before.row(key)
-            found = evolve(old, **unbranched(self._function, old, *before.values(key)))
-            self._rows[uids(key)] = found
+        if uids(key) not in self._rows:
+            with recording() as log:
+                old = (before if self.source is None else self.source).row(key)
+                found = evolve(old, **unbranched(self._function, old, *before.values(key)))
+            self._rows[uids(key)] = found, log
+        found, log = self._rows[uids(key)]
+        _touch_again(log)
         return found
 
     def size(self) -> T.Term | None:
@@ -119,7 +146,8 @@ class RangeWrite:
         spans = [part for part in self.pattern if hasattr(part, "has")]
         if len(spans) == 1 and isinstance(spans[0], Span):
             pages = lift(spans[0].pages)
-            return T.choose(T.at_most(pages, T.number(0)), T.number(0), pages)
+            empty = T.disjunction(T.negate(self.guard), T.at_most(pages, T.number(0)))
+            return T.choose(empty, T.number(0), pages)
         return None
 
 
@@ -132,13 +160,13 @@ def matches(pattern: tuple[Any, ...], key: Key) -> T.Term:
     return found
 
 
-class SymTable:
+class SymTable(Joinable):
     """A table of which nothing is known but what the hypotheses say."""
 
-    __slots__ = ("_cache", "schema", "side", "writes")
+    __slots__ = ("_cache", "floor", "schema", "side", "writes")
 
-    def __init__(self, schema: Schema, writes: tuple[Any, ...] = (), side: str = "") -> None:
-        self.schema, self.writes, self.side = schema, writes, side
+    def __init__(self, schema: Schema, writes: tuple[Any, ...] = (), side: str = "", floor: int = 0) -> None:
+        self.schema, self.writes, self.side, self.floor = schema, writes, side, floor
         self._cache: dict[tuple[int, ...], Row] = {}
 
     def __hash__(self) -> int:
@@ -197,8 +225,8 @@ class SymTable:
             term = T.choose(hit, value, term)
         return wrap(term, hint)
 
-    def _with(self, writes: tuple[Any, ...]) -> SymTable:
-        return type(self)(self.schema, writes, self.side)
+    def _with(self, writes: tuple[Any, ...], floor: int | None = None) -> SymTable:
+        return type(self)(self.schema, writes, self.side, self.floor if floor is None else floor)
 
     def prefix(self, length: int) -> SymTable:
         """The table as it was after the first writes."""
@@ -226,8 +254,10 @@ class SymTable:
         parts = self.key(key)
         self._checked(parts, changes)
         row = evolve(self.row(parts), **changes)
-        kept = tuple(w for w in self.writes if not (isinstance(w, PointWrite) and uids(w.key) == uids(parts)))
-        return self._with((*kept, PointWrite(parts, row)))
+        kept = tuple(
+            w for w in self.writes[self.floor:] if not (isinstance(w, PointWrite) and uids(w.key) == uids(parts))
+        )
+        return self._with((*self.writes[:self.floor], *kept, PointWrite(parts, row)))
 
     def set(self, key: Any, row: Any) -> SymTable:
         """One row replaced."""
@@ -240,7 +270,7 @@ class SymTable:
         if explorer is None:
             raise SpecificationError("a property changes nothing")
         name = explorer.fresh_name(f"range.{self.schema.name}")
-        write = RangeWrite(parts, function, name)
+        write = RangeWrite(parts, function, name, self)
         after = self._with((*self.writes, write))
         self._check_range(write, after, name)
         return after
@@ -251,7 +281,7 @@ class SymTable:
         )
         inside = write.matches(anywhere)
         old = self.row(anywhere)
-        changes = unbranched(write._function, old, *self.values(anywhere))  # noqa: SLF001
+        changes = unbranched(write._function, old, *self.values(anywhere))
         explorer = EXPLORERS[-1]
         assert explorer is not None
         already = len(explorer.overflows)
@@ -265,16 +295,52 @@ class SymTable:
         if any(part is ALL for part in write.pattern):
             self._check_default(write, after)
 
-    def _check_default(self, write: RangeWrite, after: SymTable) -> None:  # noqa: ARG002
+    def _check_default(self, write: RangeWrite, after: SymTable) -> None:
         """Under ALL, a row that was never written stays as it is: else the write has no finite form."""
         default = self.schema.row()
         key = tuple(T.variable(f"{write.name}.any{i}", T.INT, RANGES[h]) for i, h in enumerate(self.schema.key))
-        changes = unbranched(write._function, default, *self.values(key))  # noqa: SLF001
+        changes = unbranched(write._function, default, *self.values(key))
         for field, value in changes.items():
             old = getattr(default, field)
             if isinstance(value, (int, bool)) and value == old:
                 continue
             raise SpecificationError(f"fill of {self.schema.name} over ALL changes {field} of a default row")
+
+    # -- joining branches
+
+    def marked(self, original: SymTable | None = None) -> SymTable:
+        """The table with its writes so far kept as they are; or, with the original, without that mark."""
+        if original is None:
+            table = self._with(self.writes, len(self.writes))
+            table._cache = self._cache
+            return table
+        if self.writes == original.writes:
+            return original
+        return self._with(self.writes, original.floor)
+
+    def joined(self, conditions: list[T.Term], results: list[SymTable]) -> SymTable:
+        """The table whose condition holds: the writes that all have in common, then those of each branch."""
+        common = 0
+        shortest = min(len(each.writes) for each in results)
+        while common < shortest and all(each.writes[common] is self.writes[common] for each in results):
+            common += 1
+        prefix = self._with(self.writes[:common])
+        tails = [each.writes[common:] for each in results]
+        if not any(tails):
+            return prefix
+        order = _merged_keys(tails)
+        if order is None:
+            guarded = [write.guarded(c) for c, tail in zip(conditions, tails, strict=True) for write in tail]
+            return self._with((*prefix.writes, *guarded))
+        for place, key in order.items():
+            rows: list[tuple[T.Term, Any]] = []
+            for condition, tail in zip(conditions, tails, strict=True):
+                rows += [(T.conjunction(condition, w.guard), w._row) for w in tail if uids(w.key) == place]
+            everywhere = len(rows) == len(results) and all(w.guard.op == "const" for tail in tails for w in tail)
+            row = join_all([c for c, _ in rows], [r for _, r in rows])
+            guard = None if everywhere else T.disjunction(*[c for c, _ in rows])
+            prefix = self._with((*prefix.writes, PointWrite(key, row, guard)))
+        return prefix
 
     # -- conditions and numbers over all rows
 
@@ -296,6 +362,32 @@ class SymTable:
         from proofs.engine.counting import total
 
         return total(self, predicate, tuple(lift(each) for each in arguments))
+
+
+def _merged_keys(tails: list[tuple[Any, ...]]) -> dict[tuple[int, ...], Key] | None:
+    """The keys that branches write, in an order that agrees with each of them; None if there is none.
+
+    Only for branches that write single rows, each at most once.
+    """
+    order: list[tuple[int, ...]] = []
+    known: dict[tuple[int, ...], Key] = {}
+    for tail in tails:
+        if not all(isinstance(each, PointWrite) for each in tail):
+            return None
+        places = [uids(each.key) for each in tail]
+        if len(set(places)) != len(places):
+            return None
+        known.update({uids(each.key): each.key for each in tail})
+        position = 0
+        for place in places:
+            if place in order:
+                if order.index(place) < position:
+                    return None
+                position = order.index(place) + 1
+            else:
+                order.insert(position, place)
+                position += 1
+    return {place: known[place] for place in order}
 
 
 def _bounded(term: T.Term, hint: str, what: str) -> None:

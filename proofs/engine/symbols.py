@@ -14,8 +14,8 @@ import attrs
 
 from proofs.engine import terms as T
 from spec.language import values
-from spec.language.outcomes import IllegalChoice
-from spec.language.records import columns
+from spec.language.outcomes import IllegalChoice, Outcome
+from spec.language.records import columns, evolve
 from spec.language.values import RANGES, SpecificationError, Symbolic
 
 
@@ -153,12 +153,15 @@ class SymBool(Symbolic):
         return NotImplemented
 
     def negated(self) -> Any:
+        """It does not hold (``values.neg``)."""
         return wrap(T.negate(self.term))
 
     def conjoined(self, other: Any) -> Any:
+        """Both hold (``values.both``)."""
         return wrap(T.conjunction(self.term, lift(other, "bool")))
 
     def disjoined(self, other: Any) -> Any:
+        """One of them holds (``values.either``)."""
         return wrap(T.disjunction(self.term, lift(other, "bool")))
 
     def __and__(self, other: Any) -> Any:
@@ -170,6 +173,7 @@ class SymBool(Symbolic):
     __rand__, __ror__ = __and__, __or__
 
     def choose(self, when_true: Any, when_false: Any) -> Any:
+        """The one value or the other (``values.ite``)."""
         return join(self.term, when_true, when_false)
 
     def assume(self) -> None:
@@ -274,23 +278,37 @@ def encode_fields(fields: Any, previous: Any = 0) -> Any:
 # ---- rows
 
 
-class Row:
-    """A row of a table: each field is built when it is first read."""
+RECORDER: list[Any] = []
+"""How what is touched is recorded (``symbolic_tables.recording``), and how it is said again."""
 
-    __slots__ = ("_cache", "_changes", "_read", "cls")
+
+class Row:
+    """A row of a table: each field is built when it is first read.
+
+    What building it touched counts as touched at every later read, too.
+    """
+
+    __slots__ = ("_cache", "_changes", "_logs", "_read", "cls")
 
     def __init__(self, cls: type, read: Callable[[str], Any], changes: dict[str, Any] | None = None) -> None:
         self.cls, self._read = cls, read
         self._changes: dict[str, Any] = changes or {}
         self._cache: dict[str, Any] = {}
+        self._logs: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         if name in self._changes:
             return self._changes[name]
+        recording, touch_again = RECORDER
         if name not in self._cache:
             if name not in columns(self.cls):
                 raise AttributeError(f"{self.cls.__name__} has no field {name}")
-            self._cache[name] = self._read(name)
+            with recording() as log:
+                self._cache[name] = self._read(name)
+            if log.keys:
+                self._logs[name] = log
+        if name in self._logs:
+            touch_again(self._logs[name])
         return self._cache[name]
 
     def __eq__(self, other: object) -> Any:
@@ -313,7 +331,7 @@ class Row:
 EXPLORERS: list[Explorer | None] = []
 
 
-class _Dead(Exception):  # noqa: N818
+class _Dead(Exception):
     """The path contradicts itself."""
 
 
@@ -325,6 +343,9 @@ class Path:
     conditions: list[T.Term]
     overflows: list[tuple[T.Term, str]]
     decisions: tuple[bool, ...]
+    chosen: list[T.Term] = attrs.field(factory=list)
+    """The conditions that are decisions of the path; the others restrict choices of the implementation."""
+    dead: bool = False
 
 
 class Explorer:
@@ -334,37 +355,56 @@ class Explorer:
     path, is not branched on.  Every other pair of branches is explored: no path is missed.
     """
 
-    def __init__(self, assumptions: list[T.Term] | None = None, prune: Callable[[list[T.Term]], bool] | None = None) -> None:
-        self._assumptions = assumptions or []
-        self._prune = prune
+    def __init__(self, parent: Explorer | None = None, scope: str = "") -> None:
+        self._parent, self._scope = parent, scope
         self._fresh: dict[str, int] = {}
+        self._calls = 0
 
     def explore(self, function: Callable[[], Any]) -> Iterator[Path]:
         """Every path.  The same decisions always give the same terms."""
+        return (path for path in self.explore_all(function) if not path.dead)
+
+    def explore_all(self, function: Callable[[], Any]) -> Iterator[Path]:
+        """Every path, also those on which the implementation has no legal choice."""
         self._work: list[tuple[bool, ...]] = [()]
+        self._number = 0
         while self._work:
             self._prefix = self._work.pop()
+            self._number += 1
             self._taken: list[bool] = []
             self.conditions: list[T.Term] = []
             self.overflows: list[tuple[T.Term, str]] = []
-            self._known: dict[int, bool] = {}
-            self._fixed: dict[int, int] = {}
-            self._fresh = {}
+            self._chosen: list[T.Term] = []
+            self._known: dict[int, bool] = dict(self._parent._known) if self._parent else {}
+            self._fixed: dict[int, int] = dict(self._parent._fixed) if self._parent else {}
+            self._fresh, self._calls = {}, 0
             EXPLORERS.append(self)
+            values.JOIN.append(_joined)
+            dead, result = False, None
             try:
-                for each in self._assumptions:
-                    self.assume(each)
                 result = function()
             except (_Dead, IllegalChoice):
-                continue
+                dead = True
             finally:
+                values.JOIN.pop()
                 EXPLORERS.pop()
-            yield Path(result, self.conditions, self.overflows, tuple(self._taken))
+            yield Path(result, self.conditions, self.overflows, tuple(self._taken), self._chosen, dead)
 
     def fresh_name(self, stem: str) -> str:
-        """A name not used on this path yet; the same on every run along the same path."""
+        """A name not used on this path yet; the same on every run along the same path.
+
+        A word that a peer wrote is numbered within its call, so that branches that are joined share the
+        number: nothing is ever said of such a word but its range.  All other names differ between branches.
+        """
         self._fresh[stem] = self._fresh.get(stem, 0) + 1
-        return f"{stem}!{self._fresh[stem]}"
+        if stem == PEER_WORD or not self._scope:
+            return f"{stem}!{self._scope}{self._fresh[stem]}"
+        return f"{stem}!{self._scope}{self._fresh[stem]}/{self._number}"
+
+    def child(self) -> Explorer:
+        """The explorer of a call whose branches are joined."""
+        self._calls += 1
+        return Explorer(self, f"{self._scope}{self._calls}.")
 
     def _decided(self, term: T.Term) -> bool | None:
         if term.op == "const":
@@ -426,19 +466,11 @@ class Explorer:
             value = self._prefix[position]
         else:
             value = True
-            if self._prune is not None:
-                yes = self._prune([*self.conditions, term])
-                no = not yes or self._prune([*self.conditions, T.negate(term)])
-                if not yes and not no:
-                    raise _Dead
-                value = yes
-                if yes and no:
-                    self._work.append((*self._taken, False))
-            else:
-                self._work.append((*self._taken, False))
+            self._work.append((*self._taken, False))
         self._taken.append(value)
         chosen = term if value else T.negate(term)
         self.conditions.append(chosen)
+        self._chosen.append(chosen)
         self._learn(chosen)
         return value
 
@@ -469,9 +501,117 @@ def unbranched(function: Callable[..., Any], *arguments: Any) -> Any:
         EXPLORERS.pop()
 
 
-def _joined(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    paths = list(Explorer().explore(lambda: function(*arguments)))
-    result = paths[-1].result
-    for path in reversed(paths[:-1]):
-        result = join(T.conjunction(*path.conditions), path.result, result)
+PEER_WORD = "word"
+"""Stem of the names of words that a peer may have written."""
+
+
+def _joined(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """Call a ``merged`` function: explore its branches here and go on with one joined result.
+
+    Branches exclude each other and leave nothing out, so each table afterwards is the one before with the
+    writes of every branch, each under the condition of its branch.  Answers of different kind or code stay
+    apart: the caller goes on once for each.
+    """
+    outer = EXPLORERS[-1]
+    if outer is None:
+        paths = list(Explorer().explore(lambda: function(*arguments, **named)))
+        return join_all([T.conjunction(*path.conditions) for path in paths], [path.result for path in paths])
+    inner = outer.child()
+    floor = [marked(each) for each in arguments]
+    paths = list(inner.explore_all(lambda: function(*floor, **named)))
+    live: list[tuple[T.Term, Any]] = []
+    for path in paths:
+        chosen = T.conjunction(*path.chosen)
+        if path.dead:
+            outer.assume(T.negate(chosen))
+            continue
+        rules = [each for each in path.conditions if not any(each is other for other in path.chosen)]
+        here = T.conjunction(*path.conditions)
+        outer.overflows.extend((T.implication(here, fact), what) for fact, what in path.overflows)
+        if rules:
+            outer.assume(T.implication(chosen, T.conjunction(*rules)))
+        live.append((chosen, path.result))
+    if not live:
+        raise _Dead
+    groups: dict[Any, list[tuple[T.Term, Any]]] = {}
+    for chosen, result in live:
+        groups.setdefault(_answer(result), []).append((chosen, result))
+    *others, last = groups.values()
+    for group in others:
+        if outer.branch(T.disjunction(*[chosen for chosen, _ in group])):
+            return unmarked(join_all([c for c, _ in group], [r for _, r in group]), arguments)
+    return unmarked(join_all([c for c, _ in last], [r for _, r in last]), arguments)
+
+
+def _answer(result: Any) -> Any:
+    """Results with the same answer may be joined."""
+    if isinstance(result, Outcome):
+        code = int(result.code) if isinstance(result.code, int) else None
+        return result.kind, code, tuple(result.output)
+    return result is None
+
+
+def join_all(conditions: list[T.Term], results: list[Any]) -> Any:
+    """The result whose condition holds; one of them does."""
+    first = results[0]
+    if all(each is first for each in results):
+        return first
+    if isinstance(first, Joinable):
+        return first.joined(conditions, results)
+    if isinstance(first, Outcome):
+        return Outcome(
+            join_all(conditions, [each.state for each in results]), first.kind,
+            join_all(conditions, [each.code for each in results]),
+            {name: join_all(conditions, [each.output[name] for each in results]) for name in first.output},
+        )
+    if isinstance(first, tuple):
+        parts = [join_all(conditions, [each[i] for each in results]) for i in range(len(first))]
+        return type(first)(*parts) if hasattr(first, "_fields") else tuple(parts)
+    if attrs.has(type(first)) and all(type(each) is type(first) for each in results):
+        names = [each.name for each in attrs.fields(type(first))]
+        return type(first)(**{n: join_all(conditions, [getattr(each, n) for each in results]) for n in names})
+    result = results[-1]
+    for condition, each in zip(conditions[-2::-1], results[-2::-1], strict=True):
+        result = join(condition, each, result)
     return result
+
+
+class Joinable:
+    """A value that knows how to join itself: a table."""
+
+    __slots__ = ()
+
+    def joined(self, conditions: list[T.Term], results: list[Any]) -> Any:
+        """The table whose condition holds."""
+        raise NotImplementedError
+
+    def marked(self, original: Any = None) -> Any:
+        """The table with its writes so far kept as they are; or, with the original, without that mark."""
+        raise NotImplementedError
+
+
+def marked(argument: Any) -> Any:
+    """A state whose writes so far are kept as they are, so that branches have them in common."""
+    if attrs.has(type(argument)) and any(isinstance(each, Joinable) for each in _fields(argument).values()):
+        marked = {n: each.marked() for n, each in _fields(argument).items() if isinstance(each, Joinable)}
+        return evolve(argument, **marked)
+    return argument
+
+
+def unmarked(result: Any, arguments: tuple[Any, ...]) -> Any:
+    """The result of a joined call without the marks; a state that nothing has changed is the argument itself."""
+    if isinstance(result, Outcome):
+        return Outcome(unmarked(result.state, arguments), result.kind, result.code, result.output)
+    if not attrs.has(type(result)) or not any(isinstance(each, Joinable) for each in _fields(result).values()):
+        return result
+    for each in arguments:
+        if type(each) is type(result):
+            changes = {n: table.marked(getattr(each, n)) for n, table in _fields(result).items()}
+            if all(changes[n] is getattr(each, n) for n in changes):
+                return each
+            return evolve(result, **changes)
+    return result
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {each.name: getattr(record, each.name) for each in attrs.fields(type(record))}

@@ -457,6 +457,51 @@ def order(roots: Iterable[Term]) -> list[Term]:
     return result
 
 
+def evaluate(ordered: list[Term], functions: dict[str, tuple[dict[tuple[int, ...], int], int]]) -> dict[int, int]:
+    """The value of each term, given each function as its entries and its value everywhere else.
+
+    ordered: terms after those they are made of.  A function that is not given is at its least value.
+    """
+    values: dict[int, int] = {}
+    for term in ordered:
+        op, args = term.op, term.args
+        if op == "lin":
+            value = args[0]
+            for part, factor in args[1]:
+                value += factor * values[part.uid]
+        elif op == "app":
+            found = functions.get(args[0])
+            if found is None:
+                bounds = bounds_of(args[0])
+                value = bounds[0] if bounds is not None else 0
+            else:
+                value = found[0].get(tuple([values[each.uid] for each in args[1:]]), found[1])
+        elif op in ("eq", "le"):
+            constant, parts = _parts(args[0])
+            value = constant
+            for part, factor in parts:
+                value += factor * values[part.uid]
+            value = value == 0 if op == "eq" else value <= 0
+        elif op == "not":
+            value = not values[args[0].uid]
+        elif op == "and":
+            value = all(values[each.uid] for each in args)
+        elif op == "or":
+            value = any(values[each.uid] for each in args)
+        elif op == "ite":
+            value = values[args[1].uid] if values[args[0].uid] else values[args[2].uid]
+        elif op == "iff":
+            value = bool(values[args[0].uid]) == bool(values[args[1].uid])
+        elif op == "const":
+            value = args[0]
+        elif op == "div":
+            value = values[args[0].uid] // args[1]
+        else:
+            value = values[args[0].uid] % args[1]
+        values[term.uid] = value
+    return values
+
+
 def show(term: Term) -> str:
     """The term in full, for people."""
     name: dict[int, str] = {}
@@ -465,35 +510,49 @@ def show(term: Term) -> str:
     return name[term.uid]
 
 
+class Writer:
+    """Writes problems as SMT-LIB 2 text, piece by piece: what one piece has defined the next may use."""
+
+    def __init__(self) -> None:
+        self._declared: set[str] = set()
+        self._name: dict[int, str] = {}
+        self._shared = 0
+
+    def piece(self, assertions: list[Term]) -> list[str]:
+        """Declarations, definitions and assertions, with the bounds of every function mentioned."""
+        declared: dict[str, str] = {}
+        body: list[str] = []
+        name = self._name
+        terms = [term for term in order(assertions) if term.uid not in name]
+        uses: dict[int, int] = {}
+        for term in terms:
+            children = tuple(t for t, _ in _parts(term.args[0])[1]) if term.op in ("eq", "le") else _children(term)
+            for child in children:
+                uses[child.uid] = uses.get(child.uid, 0) + 1
+        for term in terms:
+            text = _text(term, name)
+            if term.op == "app":
+                symbol = term.args[0]
+                if symbol not in self._declared:
+                    self._declared.add(symbol)
+                    sorts = " ".join(a.sort for a in term.args[1:])
+                    declared[symbol] = f"(declare-fun |{symbol}| ({sorts}) {term.sort})"
+            if uses.get(term.uid, 0) > 1 and len(text) > 24:
+                short = f"t{self._shared}"
+                self._shared += 1
+                body.append(f"(define-fun {short} () {term.sort} {text})")
+                text = short
+            name[term.uid] = text
+            if term.op == "app":
+                bounds = bounds_of(term.args[0])
+                if bounds is not None and term.sort == INT:
+                    low, high = bounds
+                    upper = f" {high}" if high is not None else ""
+                    body.append(f"(assert (<= {_integer(low)} {text}{upper}))")
+        body.extend(f"(assert {name[term.uid]})" for term in assertions)
+        return [*sorted(declared.values()), *body]
+
+
 def smtlib(assertions: list[Term], logic: str = "ALL") -> str:
-    """The problem "all of these hold" as SMT-LIB 2 text, with the bounds of every function mentioned."""
-    declared: dict[str, str] = {}
-    body: list[str] = []
-    name: dict[int, str] = {}
-    terms = order(assertions)
-    uses: dict[int, int] = {}
-    for term in terms:
-        children = tuple(t for t, _ in _parts(term.args[0])[1]) if term.op in ("eq", "le") else _children(term)
-        for child in children:
-            uses[child.uid] = uses.get(child.uid, 0) + 1
-    for term in terms:
-        text = _text(term, name)
-        if term.op == "app":
-            symbol = term.args[0]
-            if symbol not in declared:
-                sorts = " ".join(a.sort for a in term.args[1:])
-                declared[symbol] = f"(declare-fun |{symbol}| ({sorts}) {term.sort})"
-        if uses.get(term.uid, 0) > 1 and len(text) > 24:
-            short = f"t{len(body)}"
-            body.append(f"(define-fun {short} () {term.sort} {text})")
-            text = short
-        name[term.uid] = text
-        if term.op == "app":
-            bounds = bounds_of(term.args[0])
-            if bounds is not None and term.sort == INT:
-                low, high = bounds
-                upper = f" {high}" if high is not None else ""
-                body.append(f"(assert (<= {_integer(low)} {text}{upper}))")
-    body.extend(f"(assert {name[term.uid]})" for term in assertions)
-    head = [f"(set-logic {logic})", *sorted(declared.values())]
-    return "\n".join([*head, *body, "(check-sat)", ""])
+    """The problem "all of these hold" as SMT-LIB 2 text."""
+    return "\n".join([f"(set-logic {logic})", *Writer().piece(assertions), "(check-sat)", ""])

@@ -101,7 +101,7 @@ def lemmas(view: type) -> list[Lemma]:
             bounds.append(z3.ULE(values[each.name].term, (1 << each.width) - 1))
     previous = _Vector(z3.BitVec("previous", 64))
     word: Any = encode(view(**values), previous)  # type: ignore[arg-type]
-    back = decode(view, word)
+    back: Any = decode(view, word)
     found = []
     for each in shape.fields:
         ok, seconds = _proved(getattr(back, each.name).term == values[each.name].term, *bounds)

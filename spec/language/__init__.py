@@ -49,6 +49,10 @@ from spec.language.registry import (
 )
 from spec.language.tables import ALL, Span, Table, count, every, fill, put, span, table
 from spec.language.values import (
+    U8,
+    U16,
+    U32,
+    U64,
     Boolean,
     DomId,
     Gfn,
@@ -58,10 +62,6 @@ from spec.language.values import (
     Mfn,
     SpecificationError,
     Symbolic,
-    U8,
-    U16,
-    U32,
-    U64,
     VcpuId,
     Word,
     bits_of,

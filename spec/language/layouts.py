@@ -63,6 +63,7 @@ def flag(position: int) -> Any:
     return attrs.field(default=False, metadata={"bits": (position, 1)})
 
 
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(field, flag))
 def layout(cls: _C) -> _C:
     """Class decorator: a record whose fields are bit fields of one word."""
     done = record(cls)

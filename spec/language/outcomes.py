@@ -70,7 +70,7 @@ def stuck(state: S, vcpu: int) -> Outcome[S]:
     return Outcome(state, Kind.STUCK, 0, {"vcpu": vcpu})
 
 
-class IllegalChoice(Exception):  # noqa: N818
+class IllegalChoice(Exception):
     """An implementation made a choice that the specification does not allow."""
 
 
@@ -81,7 +81,7 @@ def legal(condition: Boolean, rule: str) -> None:
     the implementation under test differs from the specification.
     """
     if isinstance(condition, Symbolic):
-        condition.assume()  # type: ignore[attr-defined]
+        condition.assume()
     elif condition is False:
         raise IllegalChoice(rule)
     elif condition is not True:

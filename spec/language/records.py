@@ -5,7 +5,6 @@ A record is an attrs class.  Nothing changes it; ``evolve`` makes a changed copy
 
 from __future__ import annotations
 
-import functools
 import typing
 from typing import Any, TypeVar
 
@@ -16,6 +15,7 @@ from spec.language.values import SpecificationError
 _R = TypeVar("_R")
 _C = TypeVar("_C", bound=type)
 _new, _set = object.__new__, object.__setattr__
+_columns: dict[type, dict[str, str]] = {}
 
 
 @typing.dataclass_transform(frozen_default=True, field_specifiers=(attrs.field,))
@@ -24,17 +24,18 @@ def record(cls: _C) -> _C:
     done = attrs.frozen(slots=False)(cls)
     done.__width__ = len(attrs.fields(done))  # type: ignore[attr-defined]
     done.__evolved__ = None  # type: ignore[attr-defined]
-    return done  # type: ignore[return-value]
+    return done
 
 
-@functools.cache
 def columns(cls: type) -> dict[str, str]:
     """The fields of a record class: name -> name of its type (a key of ``values.RANGES``)."""
-    hints = typing.get_type_hints(cls)
-    found = {}
-    for each in attrs.fields(cls):
-        hint = hints[each.name]
-        found[each.name] = getattr(hint, "__name__", str(hint))
+    found = _columns.get(cls)
+    if found is None:
+        hints = typing.get_type_hints(cls)
+        found = _columns[cls] = {}
+        for each in attrs.fields(cls):
+            hint = hints[each.name]
+            found[each.name] = getattr(hint, "__name__", str(hint))
     return found
 
 

@@ -58,14 +58,19 @@ class Property:
 
 @attrs.frozen
 class Deviation:
-    """Where the real Xen breaks a property: what triggers it, where, and what follows."""
+    """Where the real Xen breaks a property: what triggers it, where, and what follows.
+
+    public: why it may be described here.  Empty: it may be a vulnerability that is not known yet, so condition,
+    consequence and trace stand in ``docs/findings`` alone, which is neither published nor packaged.
+    """
 
     id: str
     title: str
-    condition: str
-    source: str
-    consequence: str
+    condition: str = ""
+    source: str = ""
+    consequence: str = ""
     trace: str = ""
+    public: str = ""
 
 
 TRANSITIONS: dict[str, Transition] = {}

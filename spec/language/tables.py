@@ -7,7 +7,6 @@ state is a record of tables.  A transition reads ``state.frame[mfn]`` and writes
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -42,7 +41,7 @@ class Span:
 class _All:
     """Every key of one key component."""
 
-    def has(self, key: int) -> Boolean:  # noqa: ARG002
+    def has(self, key: int) -> Boolean:
         """Every key is meant."""
         return True
 
@@ -63,6 +62,19 @@ class Schema:
     row: type
     ghost: bool = False
     guest_writable: bool = False
+
+
+def _components(part: Any) -> Iterable[Any]:
+    return part if hasattr(part, "has") else (part,)  # type: ignore[no-any-return]
+
+
+def _product(parts: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    for first in _components(parts[0]):
+        if len(parts) == 1:
+            yield (first,)
+        else:
+            for rest in _product(parts[1:]):
+                yield (first, *rest)
 
 
 class Table(Generic[K, R]):
@@ -115,17 +127,17 @@ class Table(Generic[K, R]):
                        for part, value in zip(parts, values, strict=True)):
                     found.append(key)
             return found
-        product = itertools.product(*[part if hasattr(part, "has") else (part,) for part in parts])
-        return (key[0] for key in product) if single else product
+        # one after the other: a guest may name a span of 2**64 keys, and the first one decides
+        return _components(parts[0]) if single else _product(parts)
 
     def fill(self, pattern: Any, function: Callable[..., dict[str, Any]]) -> Table[K, R]:
         """Every row whose key matches the pattern, changed by ``function(row, *key)``."""
         single = len(self.schema.key) == 1
-        with self._rows.mutate() as rows:
-            for key in self._keys(pattern):
-                row = self[key]
-                rows[key] = changed(row, function(row, key) if single else function(row, *key))
-            return Table(self.schema, rows.finish(), self._default)
+        rows = self._rows.mutate()
+        for key in self._keys(pattern):
+            row = self[key]
+            rows[key] = changed(row, function(row, key) if single else function(row, *key))
+        return Table(self.schema, rows.finish(), self._default)
 
     def every(self, pattern: Any, predicate: Callable[..., Boolean]) -> Boolean:
         """The predicate holds of every row whose key matches the pattern."""

@@ -105,7 +105,7 @@ def neg(condition: Boolean) -> Boolean:
     if condition is False:
         return True
     _condition(condition)
-    return condition.negated()  # type: ignore[no-any-return, attr-defined]
+    return condition.negated()
 
 
 def both(*conditions: Boolean) -> Boolean:
@@ -118,6 +118,8 @@ def both(*conditions: Boolean) -> Boolean:
             return False
         _condition(each)
         result = each if result is True else result.conjoined(each)
+        if result is False:
+            return False
     return result  # type: ignore[no-any-return]
 
 
@@ -131,6 +133,8 @@ def either(*conditions: Boolean) -> Boolean:
             return True
         _condition(each)
         result = each if result is False else result.disjoined(each)
+        if result is True:
+            return True
     return result  # type: ignore[no-any-return]
 
 
@@ -146,7 +150,7 @@ def ite(condition: Boolean, when_true: _V, when_false: _V) -> _V:
     if condition is False:
         return when_false
     _condition(condition)
-    return condition.choose(when_true, when_false)  # type: ignore[no-any-return, attr-defined]
+    return condition.choose(when_true, when_false)
 
 
 def one_of(value: int, *candidates: int) -> Boolean:
@@ -184,16 +188,17 @@ JOIN: list[Callable[..., Any]] = []
 
 
 def merged(function: Callable[..., _V]) -> Callable[..., _V]:
-    """Let a pure function that branches be called from a property.
+    """Let the branches of a function be joined where it is called.
 
-    Run on integers it is called as it is.  On symbols the engine explores its branches and joins
-    the results into one value, so the caller does not branch.
+    Run on integers it is called as it is.  On symbols the engine explores its branches and goes on with one
+    result: so a property may call a pure function that branches, and a step that changes the state in one
+    way or another does not double all that follows.  Answers with different codes stay apart.
     """
 
     @functools.wraps(function)
-    def call(*arguments: Any) -> _V:
+    def call(*arguments: Any, **named: Any) -> _V:
         if JOIN:
-            return JOIN[-1](function, arguments)  # type: ignore[no-any-return]
-        return function(*arguments)
+            return JOIN[-1](function, arguments, named)  # type: ignore[no-any-return]
+        return function(*arguments, **named)
 
     return call

@@ -89,7 +89,8 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         except_for=("DEV-1",),
     )
     deviation = SimpleNamespace(
-        title="lost row", condition="always", consequence="a row stays", source="p2m.c"
+        title="lost row", condition="always", consequence="a row stays", source="p2m.c", trace="map; unmap",
+        public="it is known",
     )
     return bulkhead_spec.Registry(
         {"map_page": step},

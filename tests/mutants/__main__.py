@@ -19,9 +19,10 @@ from tests.mutants.kill import PROOF, SURVIVED, Verdict, kill
 from tests.mutants.mutation import Mutant
 from tests.mutants.survivors import EXPLAINED
 from tests.mutants.systematic import of_module
+from tests.mutants.tables import TABLES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-SKIP = ("spec.memory.invariants", "spec.grant.invariants")
+SKIP = ("spec.memory.invariants", "spec.grant.invariants", "spec.memory.table_invariants")
 
 
 def modules() -> list[str]:
@@ -39,18 +40,21 @@ def choose(arguments: argparse.Namespace) -> list[Mutant]:
     """The mutants asked for."""
     if arguments.historical:
         return list(HISTORICAL)
+    if arguments.tables:
+        return list(TABLES)
     systematic = [each for module in modules() for each in of_module(module)]
     if arguments.only:
         systematic = [each for each in systematic if arguments.only in each.id]
     if arguments.sample:
         systematic = random.Random(arguments.seed).sample(systematic, min(arguments.sample, len(systematic)))
-    return [*([] if arguments.only else HISTORICAL), *systematic]
+    return [*([] if arguments.only else [*HISTORICAL, *TABLES]), *systematic]
 
 
 def main() -> int:
     """Run, print, write ``build/mutants.json``."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--historical", action="store_true", help="only the flaws of Xen's past")
+    parser.add_argument("--tables", action="store_true", help="only wrong ways to change stage-2 tables")
     parser.add_argument("--sample", type=int, default=0, help="so many systematic mutants, chosen by --seed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="mutants whose id contains this")

@@ -6,11 +6,12 @@ import time
 
 import attrs
 
-from proofs.engine.obligations import FAILED, Theory, TransitionProof
+from proofs.engine.obligations import FAILED, UNKNOWN, Theory, TransitionProof
 from proofs.engine.scope import Scope
 from proofs.engine.symbols import NoBranching
 from proofs.fingerprint import dependencies
-from proofs.theories import theory
+from proofs.table_traces import anything
+from proofs.theories import MACHINE, TABLES, theory
 from spec.language.values import SpecificationError
 from tests.mutants.mutation import Mutant, applied, original
 
@@ -48,6 +49,18 @@ def affected(chosen: Theory, mutant: Mutant) -> list[str]:
     return [name for _, name in sorted(found)]
 
 
+def by_proof_of_tables(chosen: Theory, names: list[str], budget: float) -> tuple[str, str, bool] | None:
+    """As ``by_proof``; a failure is confirmed by random steps from boot, on integers, that break a property."""
+    started = time.perf_counter()
+    for name in names:
+        for line in TransitionProof(chosen, chosen.transitions[name], limit=3.0).run():
+            if line.verdict in (FAILED, UNKNOWN):
+                return line.property, name, anything() is not None
+            if time.perf_counter() - started > budget:
+                return None
+    return None
+
+
 def by_proof(chosen: Theory, names: list[str], budget: float) -> tuple[str, str, bool] | None:
     """The first property whose proof fails: (property, transition, confirmed by the plain specification)."""
     started = time.perf_counter()
@@ -76,12 +89,15 @@ def by_proof(chosen: Theory, names: list[str], budget: float) -> tuple[str, str,
 def kill(mutant: Mutant, budget: float = 60.0) -> Verdict:
     """Put the mutant in and look who notices."""
     started = time.perf_counter()
-    chosen = theory()
+    chosen, prove = theory(MACHINE), by_proof
     names = affected(chosen, mutant)
+    if not names:
+        chosen, prove = theory(TABLES), by_proof_of_tables
+        names = affected(chosen, mutant)
     killed_by, property_, transition, replayed = SURVIVED, "", "", False
     with applied(mutant):
         try:
-            found = by_proof(chosen, names, budget)
+            found = prove(chosen, names, budget)
         except (NoBranching, SpecificationError) as problem:
             killed_by, property_ = BROKEN, str(problem)[:80]
             found = None

@@ -24,6 +24,7 @@ class Mutant:
 
     source: the advisory, or the kind of systematic change.  where: module:function:line.
     old, new: text of the function that is replaced, once; or ``body``: its whole new source.
+    sizes: type and values of identifiers that a counterexample needs in its small world.
     """
 
     id: str
@@ -35,6 +36,7 @@ class Mutant:
     new: str = ""
     body: str = ""
     line: int = 0
+    sizes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     @property
     def where(self) -> str:

@@ -58,7 +58,9 @@ MUTANTS = [
 
 
 @pytest.mark.parametrize(("name", "old", "new", "property_"), MUTANTS)
-def test_mutant__dies_with_a_counterexample_that_the_plain_toy_confirms(name: str, old: str, new: str, property_: str) -> None:
+def test_mutant__dies_with_a_counterexample_that_the_plain_toy_confirms(
+    name: str, old: str, new: str, property_: str
+) -> None:
     theory = toy.theory(changed(name, old, new))
     proof = TransitionProof(theory, theory.transitions[name])
     list(proof.run())
@@ -85,7 +87,9 @@ def test_engine_mutant__a_frame_rule_that_skips_a_write_lets_a_mutant_live(monke
     broken = toy.theory(changed("map_page", "references=f.references + 1", "references=f.references"))
     assert verdicts(broken, "map_page")["references"] == FAILED
     original = counting.total
-    monkeypatch.setattr(counting, "total", lambda table, predicate, arguments: original(table.base(), predicate, arguments))
+    monkeypatch.setattr(
+        counting, "total", lambda table, predicate, arguments: original(table.base(), predicate, arguments)
+    )
     assert verdicts(broken, "map_page")["references"] != FAILED
 
 

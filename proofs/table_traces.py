@@ -1,0 +1,298 @@
+"""Random steps of the table theory, from boot, on integers: they find what a wrong step breaks.
+
+A failed proof about tables is told with the help of such a trace: the state before the step that breaks a property was
+reached from boot, so it is a counterexample of the plain specification.  ``small_tables`` makes tables of four words:
+large blocks are then cheap, and rare meetings frequent.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+
+from proofs.engine.scope import Counterexample
+from spec.language import PROPERTIES, TRANSITIONS, U8, U16, DomId, Index, Mfn, Outcome, evolve, put
+from spec.language.outcomes import IllegalChoice
+from spec.language.tables import Table, empty, schemas
+from spec.memory import descriptors, geometry, table_invariants, table_pages, table_steps, tables, tlb, walk
+from spec.memory.descriptors import LEAF_LEVEL
+from spec.memory.geometry import Geometry
+from spec.memory.tables import ONE, Phase, TableState, Use, gfn_of
+from spec.state import NOBODY
+
+THEORY = "tables"
+
+A, B = DomId(1), DomId(2)
+"""Two domains."""
+DOMAINS = (A, B)
+POOL = range(0x100, 0x130)
+"""Frames that are pages of pools at boot."""
+FIRST = 0x400
+"""The first frame that is memory at boot: aligned to the size of a block."""
+LOOSE = range(0x40, 0x48)
+"""Free frames."""
+SMALL = (Geometry(20, 0, 1, 24), Geometry(19, 1, 2, 24), Geometry(18, 2, 4, 24))
+"""Shapes of tables of four words."""
+
+Key = tuple[Index, Index, Index, Index]
+
+
+@contextmanager
+def small_tables() -> Iterator[None]:
+    """Tables have four words instead of 512, in the whole specification."""
+    users = [each for each in (descriptors, table_invariants, table_pages, table_steps, tables, tlb, walk)
+             if hasattr(each, "ENTRIES")]
+    before, bits = words(), geometry.INDEX_BITS
+    try:
+        for each in users:
+            vars(each)["ENTRIES"] = 4
+        geometry.INDEX_BITS = 2
+        yield
+    finally:
+        for each in users:
+            vars(each)["ENTRIES"] = before
+        geometry.INDEX_BITS = bits
+
+
+def words() -> int:
+    """Words in a table."""
+    return descriptors.ENTRIES
+
+
+def positions() -> tuple[int, ...]:
+    """Indices worth a look."""
+    return (0, 1, 2, 15, words() - 1) if words() > 16 else tuple(range(words()))
+
+
+def memory() -> range:
+    """Frames that are memory at boot: enough for the blocks that the tables can describe."""
+    return range(FIRST, FIRST + (words() if words() > 16 else 2 * words() * words()))
+
+
+def boot(shape: Geometry) -> TableState:
+    """No domain has tables yet."""
+    s = empty(TableState)
+    s = put(s, "shape", ONE, start_level=U8(shape.start_level), root_pages=U8(shape.root_pages),
+            ipa_frames=shape.ipa_frames, output_frames=shape.output_frames)
+    s = put(s, "space", B, mem_access=True)
+    for frame in POOL:
+        s = put(s, "table_frame", Mfn(frame), use=Use.POOL)
+    for frame in memory():
+        s = put(s, "table_frame", Mfn(frame), use=Use.MEMORY)
+    return s
+
+
+# ---- properties
+
+
+def keys(s: TableState) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Rows worth a look: table and key."""
+    yield "shape", (ONE,)
+    for domain in DOMAINS:
+        yield "space", (domain,)
+        yield "work", (domain,)
+        for digits in guest_frames(s):
+            yield "mapped", (domain, *digits)
+    for vmid in dict(s.tag.items()):
+        yield "tag", (vmid,)
+    for frame, row in s.table_frame.items():
+        if frame not in memory():
+            yield "table_frame", (frame,)
+        if row.use in (Use.TABLE, Use.NEW):
+            for position in positions():
+                yield "cell", (frame, Index(position))
+    for name in ("tlb", "walk_cache"):
+        for key, row in getattr(s, name).items():
+            if row.cached:
+                yield name, key
+
+
+def guest_frames(s: TableState) -> Iterator[Key]:
+    """Guest frames worth a look."""
+    start = s.shape[ONE].start_level
+    for i0 in (0,) if start else (0, 1):
+        for i1 in (0,) if start > 1 else (0, 1):
+            for i2 in (0, 1):
+                for i3 in (0, 1, words() - 1):
+                    yield Index(i0), Index(i1), Index(i2), Index(i3)
+
+
+def broken(s: TableState) -> list[tuple[str, tuple[Any, ...]]]:
+    """The invariants that a row breaks, and its key."""
+    return [
+        (each.id, key) for name, key in keys(s) for each in PROPERTIES.values()
+        if each.theory == THEORY and each.table == name and not each.two_state and not each.function(s, *key)
+    ]
+
+
+def broken_between(s: TableState, t: TableState) -> list[tuple[str, tuple[Any, ...]]]:
+    """The two-state properties that a row breaks, and its key."""
+    return [
+        (each.id, key) for name, key in keys(t) for each in PROPERTIES.values()
+        if each.theory == THEORY and each.table == name and each.two_state and not each.function(s, t, NOBODY, *key)
+    ]
+
+
+# ---- random steps
+
+
+def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[str, Any]]:
+    """A step that makes sense, most of the time.  ending: how likely domains are to be torn down."""
+    domain = rng.choice(DOMAINS)
+    start = s.shape[ONE].start_level
+    work = s.work[domain]
+    digits: dict[str, Any] = dict(zip(("i0", "i1", "i2", "i3"), rng.choice(list(guest_frames(s))), strict=True))
+    vmid = s.space[domain].vmid
+    if not s.space[domain].named:
+        return "take_vmid", {"domain": domain, "vmid": U16(rng.randrange(1, 4))}
+    if not s.space[domain].alive:
+        free = [f for f in POOL if s.table_frame[Mfn(f)].use == Use.POOL]
+        return "make_root", {"domain": domain, "root": Mfn(rng.choice(free[: len(free) // 2 + 1] or [POOL[0]]))}
+    if rng.random() < 0.3:
+        return hardware(s, rng, vmid, digits)
+    if work.phase != Phase.IDLE and rng.random() < 0.8:
+        if work.must_flush:
+            return "flush_caches", {"domain": domain}
+        return ("", "link_table", "break_block", "make_table", "make_leaf")[work.phase], {"domain": domain}
+    if s.space[domain].flush and rng.random() < 0.5:
+        return "flush_caches", {"domain": domain}
+    seen = tables.found(s, domain, gfn_of(digits["i0"], digits["i1"], digits["i2"], digits["i3"]))
+    missing = not seen.live and seen.level < LEAF_LEVEL
+    level = seen.level if missing or rng.random() < 0.7 else U8(rng.randrange(start, 4))
+    frame = Mfn(rng.choice(memory()[:8]))
+    # a block of 1 GiB takes too long to write down
+    huge = level == 1 and words() > 16
+    if level < LEAF_LEVEL and rng.random() < 0.7:
+        frame, digits["i3"] = Mfn(FIRST), Index(0)
+        if level == 1:
+            digits["i2"] = Index(0)
+    there = {"domain": domain, **digits, "level": level}
+    steps: list[tuple[int, str, dict[str, Any]]] = [
+        (8 if missing else 0, "prepare_table", {**there, "page": page_of(s, rng, Use.POOL)}),
+        (8 if seen.live and seen.level < LEAF_LEVEL else 0, "prepare_split",
+         {**there, "page": page_of(s, rng, Use.POOL)}),
+        (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(rng.randrange(1, 12)), "access": U8(5)}),
+        (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(1), "access": U8(7)}),
+        (3, "remove_word", there),
+        (2, "invalidate_word", there),
+        (3, "resolve_fault", there),
+        (4, "retire_table", {"domain": domain, "page": page_of(s, rng, Use.TABLE)}),
+        (4, "free_table", {"page": page_of(s, rng, Use.RETIRED)}),
+        (2, "take_frame", {"page": page_of(s, rng, Use.FREE), "for_tables": rng.random() < 0.2}),
+        (2, "free_frame", {"page": page_of(s, rng, Use.MEMORY)}),
+        (1, "shrink_pool", {"page": page_of(s, rng, Use.POOL)}),
+        (1, "store_anywhere", {"page": Mfn(rng.choice((*LOOSE, *POOL))), "position": Index(rng.choice(positions())),
+                               "word": rng.getrandbits(64)}),
+        (ending, "clear_root_word", {"domain": domain, **{name: digits[name] for name in ("i0", "i1", "i2")}}),
+        (ending, "abandon_tables", {"domain": domain}),
+        (ending, "destroy_root", {"domain": domain}),
+    ]
+    _, name, arguments = rng.choices(steps, [weight for weight, _, _ in steps])[0]
+    return name, arguments
+
+
+def page_of(s: TableState, rng: random.Random, use: Use) -> Mfn:
+    """A frame of this use, if there is one."""
+    frames = [frame for frame in (*LOOSE, *POOL, *memory()[:4]) if s.table_frame[Mfn(frame)].use == use]
+    return Mfn(rng.choice(frames or [0]))
+
+
+def hardware(s: TableState, rng: random.Random, vmid: U16, digits: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Something that the hardware does by itself."""
+    known = [key for key, row in s.walk_cache.items() if row.cached]
+    if known and rng.random() < 0.5:
+        key = rng.choice(known)
+        return rng.choice(("cache_next_table", "cache_from_table")), dict(
+            zip(("vmid", "level", "i0", "i1", "i2", "i3"), key, strict=True)
+        )
+    if rng.random() < 0.5:
+        return "cache_translation", {"vmid": vmid, **digits}
+    return "cache_table", {"vmid": vmid, **digits, "level": U8(rng.choice((1, 2, 3)))}
+
+
+def wander(shape: Geometry, seed: int, steps: int, taken: dict[str, int] | None = None) -> Trace | None:
+    """Random steps, until one breaks a property."""
+    rng = random.Random(seed)
+    s = boot(shape)
+    for done in range(steps):
+        name, arguments = choose(s, rng, 3 if done % 300 > 240 else 0)
+        after = attempt(s, name, arguments)
+        if after is None or after.state is s:
+            continue
+        wrong = [*broken(after.state), *broken_between(s, after.state)]
+        if wrong:
+            return Trace(name, Counterexample(s, arguments, [], *wrong[0], after))
+        if taken is not None:
+            taken[name] = taken.get(name, 0) + 1
+        s = after.state
+    return None
+
+
+def attempt(s: TableState, name: str, arguments: dict[str, Any]) -> Outcome[TableState] | None:
+    """What a step answers; None if it cannot be taken now."""
+    try:
+        return TRANSITIONS[name].function(s, **arguments)  # type: ignore[no-any-return]
+    except IllegalChoice:
+        return None
+
+
+# ---- what breaks
+
+
+@attrs.frozen
+class Trace:
+    """A step that breaks a property, in a state that was reached from boot."""
+
+    step: str
+    found: Counterexample
+
+
+def traces(seconds: float) -> Iterator[Trace]:
+    """Random traces on small tables that end with a broken property."""
+    until = time.monotonic() + seconds
+    for seed in range(1000):
+        with small_tables():
+            this = wander(SMALL[seed % len(SMALL)], seed, 400)
+        if this is not None:
+            yield this
+        if time.monotonic() > until:
+            return
+
+
+def search(step: str, wanted: str, seconds: float = 30.0) -> Counterexample | None:
+    """A small state in which this step breaks this property."""
+    for this in traces(seconds):
+        if this.step == step and this.found.property == wanted:
+            with small_tables():
+                return smallest(this)
+    return None
+
+
+def anything(seconds: float = 60.0) -> Trace | None:
+    """Some step that breaks some property."""
+    return next(traces(seconds), None)
+
+
+def smallest(this: Trace) -> Counterexample:
+    """The same with every row left out that the failure does not need; the state still satisfies every invariant."""
+    found = this.found
+    for table in schemas(TableState):
+        for key, _ in list(getattr(found.state, table).items()):
+            fewer = evolve(found.state, **{table: _without(getattr(found.state, table), key)})
+            after = attempt(fewer, this.step, found.arguments)
+            if after is None or after.state is fewer or broken(fewer):
+                continue
+            keys_broken = [key for each, key in [*broken(after.state), *broken_between(fewer, after.state)]
+                           if each == found.property]
+            if keys_broken:
+                found = Counterexample(fewer, found.arguments, [], found.property, keys_broken[0], after)
+    return found
+
+
+def _without(rows: Table[Any, Any], key: Any) -> Table[Any, Any]:
+    return rows.set(key, rows.schema.row())

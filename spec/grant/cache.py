@@ -1,0 +1,80 @@
+"""Cache maintenance by machine address, for a page of one's own or one that is granted and in use.
+
+Source: xen/common/grant_table.c (gnttab_cache_flush, _cache_flush, grant_map_exists), Xen 4.17.
+"""
+
+from __future__ import annotations
+
+from spec.domain.privilege import exists, is_alive
+from spec.errors import EILSEQ, EINVAL, EPERM
+from spec.grant.access import is_pinned
+from spec.grant.entries import FRAME_LENGTH, entry_count
+from spec.language import (
+    U16,
+    U32,
+    U64,
+    Boolean,
+    DomId,
+    GrantRef,
+    Mfn,
+    Outcome,
+    accept,
+    bits_of,
+    both,
+    count,
+    legal,
+    neg,
+    put,
+    refuse,
+    restart,
+    transition,
+)
+from spec.memory import frames
+from spec.state import ActiveGrant, State, Use
+
+PAGE = 4096
+CLEAN = 1
+INVALIDATE = 2
+CHUNK = 1 << 12
+"""Grants that are looked at before Xen asks whether there is other work."""
+
+
+def is_use_of(row: ActiveGrant, granter: DomId, ref: GrantRef, owner: DomId, user: DomId, mfn: Mfn, first: GrantRef
+              ) -> Boolean:
+    """A grant by which the user has the frame in use, among ``CHUNK`` of them."""
+    return both(
+        granter == owner, first <= ref, ref < first + CHUNK, is_pinned(row), row.domid == user, row.mfn == mfn
+    )
+
+
+@transition(hypercall="GNTTABOP_cache_flush")
+def cache_flush(s: State, caller: DomId, dev_bus_addr: U64, offset: U16, length: U16, op: U32, cursor: GrantRef
+                ) -> Outcome[State]:
+    """Write cached contents of a part of a page back to memory, or drop them, or both.
+
+    dev_bus_addr: machine address, as map_grant_ref returned it.  offset, length: in bytes, within the page.
+    op: 1 writes back, 2 drops, 3 does both.
+    cursor: 0, or where to go on looking for the grant: a continuation, which the caller can forge.
+    A part that is dropped without having been written back reads as memory has it; which that is, is not modelled.
+    Errors (of the call): EINVAL beyond the page, for another op or a frame that is not RAM; EILSEQ if there is nothing
+    to do but a cursor; EPERM if nobody owns the frame; EINVAL if the caller has no grant of it in use.
+    Source: xen/common/grant_table.c (_cache_flush), Xen 4.17.
+    """
+    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
+    if offset >= PAGE or length > PAGE or offset + length > PAGE or op > CLEAN + INVALIDATE:
+        return refuse(s, -EINVAL)
+    if length == 0 or op == 0:
+        return accept(s) if cursor == 0 else refuse(s, -EILSEQ)
+    mfn = Mfn(dev_bus_addr // PAGE)
+    frame = s.frame[mfn]
+    if frame.use == Use.NO_RAM:
+        return refuse(s, -EINVAL)
+    if not exists(s, frame.owner) or not frames.can_get_page(s, mfn):
+        return refuse(s, -EPERM)
+    if frame.owner != caller and count(s.active_grant, is_use_of, frame.owner, caller, mfn, cursor) == 0:
+        if cursor + CHUNK < entry_count(s, frame.owner):
+            return restart(s, cursor=cursor + CHUNK)
+        return refuse(s, -EINVAL)
+    # only then is nothing of the page in the caches alone
+    whole = both(bits_of(op, 0, 1) == 1, offset == 0, length == FRAME_LENGTH)
+    return accept(put(s, "frame", mfn, unclean=both(frame.unclean, neg(whole))))

@@ -1,0 +1,237 @@
+"""What nobody can break about grant tables: which frames they have, which version, and who changes them.
+
+While the version of a table is being changed (``version_change``) status frames may be missing already, or
+still; that is said in each property.
+"""
+
+from __future__ import annotations
+
+from spec.domain.privilege import may_act_on
+from spec.grant.access import is_pinned
+from spec.grant.entries import ENTRIES_V2, RESERVED_ENTRIES
+from spec.grant.invariants import SOURCE
+from spec.grant.table import status_frames_for
+from spec.grant.teardown import lists_frame
+from spec.language import (
+    Boolean,
+    DomId,
+    Gfn,
+    GrantRef,
+    Index,
+    Mfn,
+    VcpuId,
+    both,
+    count,
+    either,
+    implies,
+    invariant,
+    ite,
+    neg,
+    one_of,
+    two_state,
+)
+from spec.memory.p2m import RAM, is_writable
+from spec.state import CopySide, P2mEntry, State, Status, Use
+
+# ---- the frames of a table
+
+
+@invariant("INV-GNT-TABLE-FRAME", over="grant_frame", fulfils=("SR-MEM-2", "SR-GNT-17"))
+def grant_frames_are_shared(s: State, domain: DomId, number: int) -> bool:
+    """A table has as many frames of entries as it says, each of them one that Xen shares with its domain."""
+    row = s.grant_frame[domain, number]
+    frame = s.frame[row.mfn]
+    return both(
+        row.present == (number < s.domain[domain].grant_frames),
+        implies(row.present, both(frame.use == Use.SHARED, frame.owner == domain)),
+    )
+
+
+@invariant("INV-GNT-STATUS-FRAME", over="status_frame", fulfils=("SR-MEM-2", "SR-GNT-17"))
+def status_frames_are_shared(s: State, domain: DomId, number: int) -> bool:
+    """A table has as many status frames as it says, each of them one that Xen shares with its domain, or has taken back
+    while the version is being changed.
+    """
+    row = s.status_frame[domain, number]
+    frame = s.frame[row.mfn]
+    return both(
+        row.present == (number < s.domain[domain].status_frames),
+        implies(row.present, ite(
+            number < s.version_change[domain].withdrawn,
+            both(frame.use == Use.XEN, frame.references == 0),
+            both(frame.use == Use.SHARED, frame.owner == domain),
+        )),
+    )
+
+
+@invariant("INV-GNT-LISTED-ONCE", over="frame", fulfils="SR-GNT-17")
+def frames_are_listed_once(s: State, mfn: Mfn) -> bool:
+    """No frame is in two places of grant tables."""
+    return count(s.grant_frame, lists_frame, mfn) + count(s.status_frame, lists_frame, mfn) <= 1
+
+
+@invariant("INV-GNT-SHARED-INFO", over="domain", fulfils="SR-GNT-17")
+def shared_information_is_no_table(s: State, domain: DomId) -> bool:
+    """A domain's page of shared information is no frame of a grant table."""
+    row = s.domain[domain]
+    frame = s.frame[row.shared_info]
+    return implies(
+        both(frame.use == Use.SHARED, frame.owner == domain, row.status != Status.ABSENT),
+        count(s.grant_frame, lists_frame, row.shared_info) + count(s.status_frame, lists_frame, row.shared_info) == 0,
+    )
+
+
+@invariant("INV-GNT-TABLE", over="domain", fulfils=("SR-GNT-10", "SR-GNT-17"))
+def tables_are_within_limits(s: State, domain: DomId) -> bool:
+    """A domain's table stays within its limits, of frames and of version, and has the status frames of its version."""
+    row, change = s.domain[domain], s.version_change[domain]
+    wanted = status_frames_for(row.grant_frames)
+    living = one_of(row.status, Status.ALIVE, Status.DYING, Status.DEAD)
+    return both(
+        row.grant_frames <= row.max_grant_frames,
+        implies(row.grant_frames > 0, both(
+            one_of(row.grant_version, 1, 2), row.grant_version <= row.max_grant_version,
+        )),
+        implies(living, row.grant_frames > 0),
+        implies(both(living, row.grant_version == 2), row.status_frames == wanted),
+        implies(both(living, row.grant_version == 1, change.to == 0), row.status_frames == 0),
+        implies(both(living, change.to == 2), both(row.grant_version == 1, row.status_frames <= wanted)),
+        implies(both(living, change.to == 1), both(row.status_frames > 0, row.status_frames <= wanted)),
+    )
+
+
+@invariant("INV-GNT-CHANGE", over="version_change", fulfils="SR-GNT-10")
+def changes_are_consistent(s: State, domain: DomId) -> bool:
+    """How far a change of version has come fits the table."""
+    row, change = s.domain[domain], s.version_change[domain]
+    return both(
+        change.to <= 2, change.to <= row.max_grant_version,
+        implies(change.to == 0, change.withdrawn == 0),
+        implies(change.to == 2, change.withdrawn == 0),
+        implies(both(change.to == 1, row.grant_version == 1), change.withdrawn == row.status_frames),
+        change.withdrawn <= row.status_frames,
+    )
+
+
+@invariant("INV-GNT-TABLE-CLEAN", over="frame", fulfils="SR-MEM-6", except_for=("DEV-31",), catches=("XSA-364",))
+def shared_frames_are_clean(s: State, mfn: Mfn) -> bool:
+    """Of a frame that Xen shares with a domain, memory holds what the caches hold."""
+    frame = s.frame[mfn]
+    return implies(both(frame.use == Use.SHARED, neg(s.deviation[Index(0)].dev31)), neg(frame.unclean))
+
+
+# ---- as long as somebody may touch an entry
+
+
+def _is_whole(s: State, domain: DomId) -> Boolean:
+    """The domain has a grant table, with the status frames of its version."""
+    row = s.domain[domain]
+    return both(
+        row.grant_frames > 0, one_of(row.grant_version, 1, 2),
+        implies(row.grant_version == 2, row.status_frames == status_frames_for(row.grant_frames)),
+    )
+
+
+@invariant("INV-GNT-PINNED-TABLE", over="active_grant", fulfils=("SR-GNT-9", "SR-GNT-15"))
+def used_tables_are_whole(s: State, granter: DomId, ref: GrantRef) -> bool:
+    """As long as a grant is in use, so that Xen will yet write its marks, its table is there."""
+    return implies(is_pinned(s.active_grant[granter, ref]), _is_whole(s, granter))
+
+
+@invariant("INV-GNT-COPY-TABLE", over="copy_side", fulfils=("SR-GNT-9", "SR-GNT-15"))
+def tables_of_copies_are_whole(s: State, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
+    """As long as a copy has looked a domain up, the domain's table is there; so is the entry that is being claimed."""
+    row = s.copy_side[domain, vcpu, side]
+    return both(
+        implies(row.known, _is_whole(s, row.domain)),
+        implies(row.asking, row.ref < s.domain[row.domain].grant_frames * ENTRIES_V2),
+    )
+
+
+# ---- where they are mapped
+
+
+@invariant("INV-FRAME-GFN", over="frame", fulfils="SR-MEM-23", except_for=("DEV-33",))
+def recorded_frames_are_mapped(s: State, mfn: Mfn) -> bool:
+    """Where Xen has on record that a running domain maps one of the frames shared with it, it is mapped, or the record
+    is about to be corrected.
+    """
+    frame = s.frame[mfn]
+    row, orphan = s.p2m[frame.owner, frame.gfn], s.orphan[frame.owner, frame.gfn]
+    return implies(
+        both(frame.mapped, frame.use == Use.SHARED, s.domain[frame.owner].status == Status.ALIVE,
+             neg(s.deviation[Index(0)].dev33)),
+        either(both(one_of(row.type, *RAM), row.mfn == mfn), both(orphan.recorded, orphan.mfn == mfn)),
+    )
+
+
+# ---- who may change what
+
+
+@two_state("TWO-GNT-TABLE-GROWS", over="domain", fulfils=("SR-MEM-12", "SR-GNT-17"))
+def tables_grow_by_right(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """A table gets frames only on behalf of a domain that may act on its domain, one at a time; it loses frames of
+    entries only when its domain is gone.
+    """
+    before, after = old.domain[domain], new.domain[domain]
+    return both(
+        implies(after.grant_frames > before.grant_frames, both(
+            either(may_act_on(old, actor, domain), before.status == Status.BUILDING),
+            after.grant_frames == before.grant_frames + 1,
+        )),
+        implies(after.grant_frames < before.grant_frames,
+                one_of(before.status, Status.BUILDING, Status.UNLISTED)),
+        implies(after.status_frames > before.status_frames, may_act_on(old, actor, domain)),
+    )
+
+
+@two_state("TWO-GNT-VERSION", over="domain", fulfils=("SR-GNT-10", "SR-MEM-12"))
+def versions_change_by_their_domain(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """A table's version is changed on behalf of its own domain alone, and only to what the domain may have."""
+    before, after = old.domain[domain], new.domain[domain]
+    return implies(
+        both(neg(before.grant_version == after.grant_version), before.status == Status.ALIVE),
+        both(actor == domain, after.grant_version <= before.max_grant_version),
+    )
+
+
+@two_state("TWO-GNT-VERSION-UNUSED", over="active_grant", fulfils="SR-GNT-10")
+def versions_change_when_unused(old: State, new: State, actor: DomId, granter: DomId, ref: GrantRef) -> bool:
+    """When the version of a table changes, no grant but the reserved ones is in use."""
+    return implies(
+        neg(old.domain[granter].grant_version == new.domain[granter].grant_version),
+        either(ref < RESERVED_ENTRIES, neg(is_pinned(old.active_grant[granter, ref]))),
+    )
+
+
+@two_state("TWO-GNT-MAPTRACK", over="domain", fulfils=("SR-GNT-6", "SR-GNT-14"))
+def maptracks_change_by_their_domain(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """A maptrack grows on behalf of its own domain alone, and shrinks only when that domain is destroyed."""
+    before, after = old.domain[domain], new.domain[domain]
+    return both(
+        implies(after.maptrack_frames > before.maptrack_frames,
+                either(actor == domain, before.status == Status.BUILDING)),
+        implies(after.maptrack_frames < before.maptrack_frames, neg(before.status == Status.ALIVE)),
+    )
+
+
+# ---- contents
+
+
+def _writes(row: P2mEntry, domain: DomId, _gfn: Gfn, writer: DomId, mfn: Mfn) -> Boolean:
+    return both(domain == writer, is_writable(row), row.mfn == mfn)
+
+
+def _is_target(row: CopySide, domain: DomId, _vcpu: VcpuId, side: Index, writer: DomId, mfn: Mfn) -> Boolean:
+    return both(domain == writer, row.claimed, neg(side == SOURCE), row.mfn == mfn)
+
+
+@two_state("TWO-WORD-WRITER", over="word", fulfils=("SR-GNT-8", "SR-GNT-13", "SR-MEM-12"))
+def pages_are_written_by_right(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
+    """A page of a domain is written only on behalf of one that can write it by its own stage 2, or that has claimed it
+    as the target of a copy.
+    """
+    return implies(
+        both(old.frame[mfn].use == Use.DOMAIN, neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
+        either(count(old.p2m, _writes, actor, mfn) > 0, count(old.copy_side, _is_target, actor, mfn) > 0),
+    )

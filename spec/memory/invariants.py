@@ -1,0 +1,304 @@
+"""What nobody can break about memory.
+
+One-state properties tie frames, stage-2 rows and accounts together; two-state properties say who may
+change them.
+"""
+
+from __future__ import annotations
+
+from spec.domain.privilege import may_act_on
+from spec.grant.invariants import holds_page
+from spec.language import (
+    Boolean,
+    DomId,
+    Gfn,
+    Index,
+    Mfn,
+    both,
+    count,
+    either,
+    implies,
+    invariant,
+    ite,
+    neg,
+    one_of,
+    two_state,
+)
+from spec.memory.frames import LAST_FRAME, is_foreign_of, is_grant_use_of, is_orphan_of, is_page_of, is_release_of
+from spec.memory.p2m import DEVICE, FOREIGN, RAM, is_executable, is_live, is_writable
+from spec.state import FIRST_RESERVED, NOBODY, P2mType, State, Status, Use
+
+LARGEST_ROOT = 1 << 36
+"""Guest frames under the largest root table (48 bits of address)."""
+
+
+def is_taken(s: State, mfn: Mfn) -> Boolean:
+    """The frame belongs to a domain or is shared with one."""
+    return one_of(s.frame[mfn].use, Use.DOMAIN, Use.SHARED)
+
+
+# ---- configuration
+
+
+@invariant("INV-SETTINGS", over="settings", fulfils="SR-MEM-21")
+def settings_are_possible(s: State, i: Index) -> bool:
+    """The root table covers at most 2**36 guest frames, and addresses name at most 2**52 machine frames."""
+    return both(s.settings[i].root_pages <= LARGEST_ROOT, s.settings[i].physical_pages <= LAST_FRAME)
+
+
+# ---- frames
+
+
+@invariant("INV-FRAME-REFERENCES", over="frame", fulfils=("SR-MEM-7", "SR-MEM-21", "SR-GNT-9"),
+           catches=("XSA-224c", "XSA-26a"),
+           assertion="xen/arch/arm/mm.c (put_page): the count of references is not zero")
+def references_are_counted(s: State, mfn: Mfn) -> bool:
+    """A frame has as many references as it has holders: the allocation, foreign mappings, grant mappings, copies under
+    way, pending work; and those that DEV-15 has left behind.
+    """
+    frame = s.frame[mfn]
+    return frame.references == (
+        ite(frame.allocated, 1, 0)
+        + count(s.p2m, is_foreign_of, mfn)
+        + count(s.mapping, is_grant_use_of, mfn)
+        + count(s.release, is_release_of, mfn)
+        + count(s.orphan, is_orphan_of, mfn)
+        + count(s.copy_side, holds_page, mfn)
+        + frame.lost
+    )
+
+
+@invariant("INV-FRAME-UNUSED", over="frame", fulfils=("SR-MEM-3", "SR-MEM-7"), catches=("XSA-26a", "XSA-255a"))
+def unused_frames_are_nobodys(s: State, mfn: Mfn) -> bool:
+    """A frame that no domain has belongs to nobody, is held by nobody and is recorded as mapped nowhere."""
+    frame = s.frame[mfn]
+    return implies(
+        neg(is_taken(s, mfn)),
+        both(frame.owner == NOBODY, frame.references == 0, neg(frame.allocated), neg(frame.mapped), neg(frame.extra)),
+    )
+
+
+@invariant("INV-FRAME-OWNER", over="frame", fulfils=("SR-MEM-3", "SR-MEM-9"))
+def owned_frames_have_an_owner(s: State, mfn: Mfn) -> bool:
+    """A frame of a domain, or shared with one, has an owner that still exists; a page of a domain has a holder."""
+    frame = s.frame[mfn]
+    return both(
+        implies(is_taken(s, mfn), s.domain[frame.owner].status != Status.ABSENT),
+        implies(frame.use == Use.DOMAIN, frame.references > 0),
+    )
+
+
+@invariant("INV-FRAME-COUNTED", over="frame", fulfils=("SR-MEM-9", "SR-MEM-23"))
+def every_page_counts(s: State, mfn: Mfn) -> bool:
+    """On Arm no page of a domain is left out of its account; Xen has a mapping on record for its own frames only."""
+    frame = s.frame[mfn]
+    return both(neg(frame.extra), implies(frame.mapped, frame.use == Use.SHARED))
+
+
+@invariant("INV-FRAME-DIRECT", over="frame", fulfils=("SR-MEM-3", "SR-MEM-14"))
+def direct_mapped_pages_stay(s: State, mfn: Mfn) -> bool:
+    """A page of a running direct-mapped domain stays allocated to it."""
+    frame = s.frame[mfn]
+    owner = s.domain[frame.owner]
+    return implies(
+        both(frame.use == Use.DOMAIN, owner.direct_mapped, owner.status == Status.ALIVE), frame.allocated
+    )
+
+
+@invariant("INV-FRAME-CLEAN", over="frame", fulfils="SR-MEM-5", catches=("XSA-364",))
+def owned_frames_are_ready(s: State, mfn: Mfn) -> bool:
+    """A page that a domain has is not waiting to be scrubbed."""
+    frame = s.frame[mfn]
+    return implies(frame.use == Use.DOMAIN, neg(frame.dirty))
+
+
+@invariant("INV-WORD-SECRET", over="word", fulfils="SR-MEM-5", catches=("XSA-100",))
+def secrets_are_not_handed_out(s: State, mfn: Mfn, i: Index) -> bool:
+    """No frame that a domain has holds what Xen or a domain that died has left; a free one that does is marked for
+    scrubbing.
+    """
+    frame = s.frame[mfn]
+    return implies(
+        s.word[mfn, i].secret, both(neg(is_taken(s, mfn)), implies(frame.use == Use.FREE, frame.dirty))
+    )
+
+
+# ---- domains
+
+
+@invariant("INV-DOMAIN-PAGES", over="domain", fulfils="SR-MEM-9")
+def pages_are_counted(s: State, domain: DomId) -> bool:
+    """A domain's tot_pages is the number of its pages."""
+    return s.domain[domain].tot_pages == count(s.frame, is_page_of, domain)
+
+
+@invariant("INV-DOMAIN-RESERVED", over="domain", fulfils=("SR-MEM-1", "SR-MEM-12"))
+def reserved_ids_are_no_domains(s: State, domain: DomId) -> bool:
+    """The reserved ids, "nobody" among them, are not domains; an id that is not in use has no rights."""
+    row = s.domain[domain]
+    return both(
+        implies(domain >= FIRST_RESERVED, row.status == Status.ABSENT),
+        implies(row.status == Status.ABSENT, both(neg(row.control), neg(row.device_model), neg(row.direct_mapped))),
+        row.status <= Status.UNLISTED,
+    )
+
+
+# ---- stage 2
+
+
+@invariant("INV-P2M-RAM", over="p2m", fulfils=("SR-MEM-1", "SR-MEM-14"),
+           except_for=("DEV-3",), catches=("XSA-284", "XSA-222a", "XSA-247"))
+def ram_rows_map_own_memory(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """What a running domain has mapped as RAM is its own: a page still allocated to it, or one that Xen shares with it,
+    mapped at the one place on record (of a direct-mapped domain there is no record).
+    """
+    row = s.p2m[domain, gfn]
+    frame = s.frame[row.mfn]
+    return implies(
+        both(one_of(row.type, *RAM), s.domain[domain].status == Status.ALIVE),
+        both(
+            is_taken(s, row.mfn),
+            frame.owner == domain,
+            implies(frame.use == Use.DOMAIN, frame.allocated),
+            either(
+                s.domain[domain].direct_mapped,
+                both(frame.gfn == gfn, implies(frame.use == Use.SHARED, frame.mapped)),
+            ),
+        ),
+    )
+
+
+@invariant("INV-P2M-FOREIGN", over="p2m", fulfils="SR-MEM-1")
+def foreign_rows_are_by_privilege(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """What a running domain has mapped from another one is that of a domain on which it may act, and not its own."""
+    row = s.p2m[domain, gfn]
+    owner = s.frame[row.mfn].owner
+    return implies(
+        both(one_of(row.type, *FOREIGN), s.domain[domain].status == Status.ALIVE),
+        both(is_taken(s, row.mfn), owner != domain, may_act_on(s, domain, owner)),
+    )
+
+
+@invariant("INV-P2M-DEVICE", over="p2m", fulfils=("SR-MEM-1", "SR-MEM-4"), except_for=("DEV-23",), catches=("SUP-18",))
+def device_rows_are_permitted(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """Device memory is mapped only where the domain is permitted to have it, or was when it was mapped."""
+    row = s.p2m[domain, gfn]
+    permission = s.iomem[domain, row.mfn]
+    return implies(one_of(row.type, *DEVICE), either(permission.allowed, permission.left))
+
+
+@invariant("INV-P2M-RANGE", over="p2m", fulfils=("SR-MEM-19", "SR-MEM-21"), catches=("XSA-301a", "XSA-301b"),
+           assertion="xen/arch/arm/p2m.c (p2m_get_entry): a gfn up to the highest mapped one lies under the root table")
+def rows_lie_under_the_root(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """What is mapped lies under the root table, between lowest and highest gfn on record, of a domain that exists."""
+    row, owner = s.p2m[domain, gfn], s.domain[domain]
+    return both(
+        row.type <= P2mType.IOMMU_MAP_RO,
+        implies(
+            is_live(row),
+            both(
+                gfn < s.settings[Index(0)].root_pages, owner.lowest_gfn <= gfn, gfn <= owner.highest_gfn,
+                owner.status != Status.ABSENT,
+            ),
+        ),
+    )
+
+
+@invariant("INV-P2M-VALID", over="p2m", fulfils="SR-MEM-15", catches=("XSA-393",))
+def removed_rows_cannot_come_back(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """An entry with nothing behind it is not valid for the hardware either, so no fault can revive it."""
+    row = s.p2m[domain, gfn]
+    return implies(neg(is_live(row)), both(neg(row.hardware), neg(row.stale)))
+
+
+@invariant("INV-TLB", over="tlb", fulfils=("SR-MEM-17", "SR-MEM-3"), catches=("XSA-222a",))
+def cached_translations_are_current(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """What a TLB has cached is what the domain's stage 2 holds now: the same frame, and no more rights."""
+    cached, row = s.tlb[domain, gfn], s.p2m[domain, gfn]
+    return implies(
+        cached.present,
+        both(
+            is_live(row), row.mfn == cached.mfn,
+            implies(cached.writable, is_writable(row)), implies(cached.executable, is_executable(row)),
+        ),
+    )
+
+
+# ---- pending work
+
+
+@invariant("INV-ORPHAN", over="orphan", fulfils=("SR-MEM-7", "SR-MEM-23"), except_for=("DEV-3",))
+def orphans_are_what_was_replaced(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """What an insertion has still to let go is one reference, or one record that is no longer true."""
+    row = s.orphan[domain, gfn]
+    frame, now = s.frame[row.mfn], s.p2m[domain, gfn]
+    return both(
+        row.pending == either(row.held, row.recorded),
+        neg(both(row.held, row.recorded)),
+        implies(row.recorded, both(frame.use == Use.SHARED, frame.owner == domain)),
+        implies(
+            both(row.recorded, s.domain[domain].status == Status.ALIVE,
+                 neg(s.domain[domain].direct_mapped)),
+            both(frame.gfn == gfn, frame.mapped, neg(both(one_of(now.type, *RAM), now.mfn == row.mfn))),
+        ),
+    )
+
+
+# ---- who may change what
+
+
+@two_state("TWO-P2M-ACTOR", over="p2m", fulfils="SR-MEM-12")
+def rows_change_by_right(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """A guest frame is mapped, remapped or unmapped only on behalf of a domain that may act on its domain,
+    or by Xen while it destroys that domain.
+    """
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    same = both(before.type == after.type, before.mfn == after.mfn)
+    return either(same, may_act_on(old, actor, domain), old.domain[domain].status == Status.DYING)
+
+
+@two_state("TWO-FRAME-OWNER", over="frame", fulfils=("SR-MEM-3", "SR-MEM-5", "SR-MEM-6", "SR-MEM-12"),
+           catches=("XSA-284",))
+def owners_change_through_the_heap(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
+    """A frame goes from one owner to another only through the heap, and to a domain that is not being destroyed."""
+    before, after = old.frame[mfn], new.frame[mfn]
+    return both(
+        implies(before.owner != after.owner, either(before.owner == NOBODY, after.owner == NOBODY)),
+        implies(
+            both(before.use == Use.FREE, after.use == Use.DOMAIN),
+            both(
+                old.domain[after.owner].status == Status.ALIVE, may_act_on(old, actor, after.owner),
+                neg(after.unclean), neg(after.dirty),
+            ),
+        ),
+    )
+
+
+@two_state("TWO-DOMAIN-LIMIT", over="domain", fulfils="SR-MEM-22", catches=("XSA-383", "XSA-385"))
+def memory_grows_to_the_limit(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """A domain's memory grows only up to its limit, and only while it is not being destroyed."""
+    before, after = old.domain[domain], new.domain[domain]
+    return implies(
+        after.tot_pages > before.tot_pages,
+        both(after.tot_pages <= after.max_pages, before.status == Status.ALIVE),
+    )
+
+
+@two_state("TWO-DOMAIN-ORDER", over="domain", fulfils="SR-MEM-11", catches=("XSA-31", "XSA-158"))
+def blocks_are_bounded(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """One step gives a domain at most as much as the class of the caller may ask for in one block."""
+    caller = old.domain[actor]
+    most = ite(caller.control, 1 << 18, ite(either(caller.hardware, caller.passthrough), 1 << 10, 1 << 9))
+    return new.domain[domain].tot_pages <= old.domain[domain].tot_pages + most
+
+
+@two_state("TWO-FRAME-MAPPED", over="frame", fulfils="SR-MEM-3", except_for=("DEV-3",),
+           catches=("XSA-222a", "XSA-222b", "XSA-247", "XSA-252"))
+def mapped_pages_are_not_freed(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
+    """A page leaves its running owner only when the place on record as its own no longer maps it."""
+    before, after = old.frame[mfn], new.frame[mfn]
+    home = new.p2m[before.owner, before.gfn]
+    return implies(
+        both(before.use == Use.DOMAIN, after.use != Use.DOMAIN, old.domain[before.owner].status == Status.ALIVE),
+        neg(both(one_of(home.type, *RAM), home.mfn == mfn)),
+    )

@@ -1,0 +1,215 @@
+"""Does a mutated step break a property?  A small world in which all properties of a path are asked about at once.
+
+Only paths that the mutant has changed are looked at.  Each is one question: is there a state that satisfies every
+invariant, and a call that takes this path, after which some property does not hold?  What is found counts only when
+the plain (mutated) specification, run on integers, confirms it; then the proof of that property cannot succeed.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from proofs.engine import terms as T
+from proofs.engine.obligations import OVERFLOW, Goal, Problem, Theory, TransitionProof
+from proofs.engine.scope import Counterexample, Scope, broken, keys_at_hand, out_of_range, run
+from proofs.engine.symbolic_tables import Log, RangeWrite, uids
+from proofs.engine.symbols import Path, lift
+from proofs.matrix import hints
+from spec.language.outcomes import Kind, Outcome
+from spec.language.records import columns
+from spec.language.values import RANGES
+from tests.mutants.mutation import Mutant, applied
+
+QUESTION = 12.0
+"""Seconds that one question may take."""
+
+
+@attrs.frozen
+class Found:
+    """A property that a mutated step breaks: from a state that satisfies every invariant, on integers."""
+
+    property: str
+    transition: str
+
+
+# ---- what a mutant changes
+
+
+def signature(path: Path) -> tuple[Any, ...]:
+    """Under which conditions a path is taken and what it does to the state, by the identity of its terms."""
+    outcome: Outcome[Any] = path.result
+    done = tuple(_written(getattr(outcome.state, each.name)) for each in attrs.fields(type(outcome.state)))
+    overflows = tuple(condition.uid for condition, _ in path.overflows)
+    return outcome.kind, str(outcome.code), tuple(each.uid for each in path.conditions), overflows, done
+
+
+def _written(table: Any) -> tuple[Any, ...]:
+    found: list[Any] = []
+    names = columns(table.schema.row)
+    for position, write in enumerate(table.writes):
+        key = write.key if not isinstance(write, RangeWrite) else tuple(
+            T.variable(f"any.{table.schema.name}.{i}", T.INT, RANGES[hint]) for i, hint in enumerate(table.schema.key)
+        )
+        row = write.row(key, table.prefix(position))
+        found.append((uids(key), write.matches(key).uid, *[lift(getattr(row, n), h).uid for n, h in names.items()]))
+    return tuple(found)
+
+
+def changed_paths(proof: TransitionProof, known: set[tuple[Any, ...]]) -> Iterator[tuple[int, Path, Log]]:
+    """The paths that the transition has only with the mutant in it.  To be used while the mutant is applied."""
+    for number, (path, log) in enumerate(proof.paths()):
+        if signature(path) not in known:
+            yield number, path, log
+
+
+# ---- the small world
+
+
+class World(Scope):
+    """The small scope of the engine, for one question about many properties."""
+
+    def _range(self, write: RangeWrite, hints: tuple[str, ...]) -> None:
+        """A range lies among keys that follow one another in this scope."""
+        for part, hint in zip(write.pattern, hints, strict=True):
+            if hasattr(part, "first") and hint != "Index":
+                first, end = lift(part.first), T.add(lift(part.first), lift(part.pages))
+                inside = [T.conjunction(T.at_most(T.number(low), first), T.at_most(end, T.number(high)))
+                          for low, high in _runs(self.sizes[hint])]
+                self._assert(T.disjunction(T.at_most(end, first), *inside))
+
+    def _rows(self) -> dict[tuple[str, Any], T.Term]:
+        """No row need be at its default: a counterexample that is only counted may be large."""
+        return {}
+
+    def _within(self, log: Log) -> list[T.Term]:
+        found = []
+        for (table, _), key in log.keys.items():
+            for part, hint in zip(key, self.theory.schemas[table].key, strict=True):
+                if T.literal(part) is None:
+                    found.append(T.disjunction(*[T.equal(part, T.number(v)) for v in self.sizes[hint]]))
+        return found
+
+    def _fails(self, goal: Goal) -> T.Term:
+        for log in goal.logs[1:]:
+            for universal in log.universals:
+                self._universal(universal)
+            self._absorb(log)
+        return T.conjunction(*[each for log in goal.logs[1:] for each in self._within(log)], T.negate(goal.goal))
+
+    def question(self, proof: TransitionProof, path: Path, log: Log, goals: list[Goal], limit: float) -> Found | None:
+        """A property that the step breaks on this path, confirmed by the plain specification."""
+        mark, counted = len(self.assertions), set(self._counted)
+        problem = Problem(proof.transition, "", path, proof.arguments, (), T.boolean(value=True), [log])
+        try:
+            self._path(problem, [log])
+            self._assert(T.disjunction(*[self._fails(goal) for goal in goals]))
+            values = self._model(problem, limit)
+        finally:
+            del self.assertions[mark:]
+            self._counted = counted
+        if values is None:
+            return None
+        state = self.concrete_state(values)
+        arguments = {name: values[f"arg {name}"] for name in problem.arguments}
+        found = Counterexample(state, arguments, [], "", (), Outcome(state, Kind.DONE))
+        self._with_peers(problem, found, values)
+        if not self.theory.untouched(state) or broken(self.theory, state, self):
+            return None
+        outcome = run(problem, found)
+        if outcome is None:
+            return None
+        broke = breaks(self.theory, state, outcome, found.arguments.get(proof.transition.actor, self.theory.nobody), self)
+        return Found(broke, proof.transition.name) if broke else None
+
+
+def _runs(values: tuple[int, ...]) -> list[tuple[int, int]]:
+    """The longest runs of consecutive numbers: (first, one past the last)."""
+    found: list[tuple[int, int]] = []
+    for value in sorted(values):
+        if found and found[-1][1] == value:
+            found[-1] = (found[-1][0], value + 1)
+        else:
+            found.append((value, value + 1))
+    return found
+
+
+def breaks(theory: Theory, before: Any, outcome: Outcome[Any], actor: Any, scope: Scope | None) -> str:
+    """The first property that does not hold after a step, "" if all do."""
+    after = outcome.state
+    if outcome.kind is Kind.REFUSED and after is not before:
+        return "REFUSED-UNCHANGED"
+    if not theory.untouched(after):
+        return ""
+    for each in theory.properties.values():
+        if each.derived:
+            continue
+        keys = keys_at_hand(after, each.table, scope)
+        if each.two_state:
+            keys = list({*keys, *keys_at_hand(before, each.table, None)})
+        for key in keys:
+            parts = key if isinstance(key, tuple) else (key,)
+            if not (each.function(before, after, actor, *parts) if each.two_state else each.function(after, *parts)):
+                return each.id
+    return OVERFLOW if out_of_range(theory, after) else ""
+
+
+# ---- one transition
+
+
+def goals_of(proof: TransitionProof, number: int, path: Path, log: Log) -> list[Goal]:
+    """What has to be proved of a path, but for what holds trivially."""
+    code = str(path.result.code)
+    goals = list(proof._overflows(number, path, log, code))
+    for each in proof.theory.properties.values():
+        if not each.derived:
+            line = proof._property(number, path, log, code, each)
+            if isinstance(line, Goal):
+                goals.append(line)
+    return goals
+
+
+def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> tuple[Found | None, bool]:
+    """What the mutated transition breaks, and whether the mutant changes any path of it at all."""
+    proof = TransitionProof(theory, theory.transitions[name], hints=hints().get(name, {}), general=_general())
+    known = {signature(path) for path, _ in proof.paths()}
+    world: World | None = None
+    differs = False
+    with applied(mutant):
+        for number, path, log in changed_paths(proof, known):
+            differs = True
+            if path.result.state is proof.before and not path.overflows:
+                continue
+            goals = goals_of(proof, number, path, log)
+            left = until - time.perf_counter()
+            if left <= 0:
+                break
+            if not goals:
+                continue
+            world = world or World(theory, dict(mutant.sizes))
+            found = world.question(proof, path, log, goals, min(left, QUESTION))
+            if found is None:
+                continue
+            if still_proved(proof, goals, found):
+                raise AssertionError(f"{mutant.id}: {found.property} is broken and yet proved of {name}")
+            return found, True
+    return None, differs
+
+
+def still_proved(proof: TransitionProof, goals: list[Goal], found: Found) -> bool:
+    """Whether the proof goes through although the plain specification says otherwise: a flaw of the engine."""
+    return any(proof._by_hint(goal) is not None for goal in goals if goal.property == found.property)
+
+
+@functools.cache
+def _general() -> dict[str, list[str]]:
+    """What each property needed, whatever the step."""
+    found: dict[str, set[str]] = {}
+    for each in hints().values():
+        for property_, used in each.items():
+            found.setdefault(property_, set()).update(used)
+    return {each: sorted(used) for each, used in found.items()}
