@@ -16,7 +16,7 @@ SELF := --config-settings editable_mode=compat --editable
 PACKAGES := $(wildcard spec proofs bulkhead impl)
 ARGS ?=
 
-.PHONY: help prove test mutants bench lint types docs check evidence audit pins clean
+.PHONY: help prove test reach mutants bench lint types docs check evidence audit pins clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' \
@@ -27,6 +27,9 @@ prove: .venv/.stamp ## can one VM reach another's memory? prove every property a
 
 test: .venv/.stamp ## run the tests
 	@$(BIN)/pytest $(ARGS)
+
+reach: .venv/.stamp ## which answers each step can give: found by walks from boot and by the solver
+	@$(BIN)/bulkhead prove --reach $(ARGS)
 
 mutants: .venv/.stamp ## put known and systematic flaws into the specification: each must be noticed
 	@$(BIN)/python -m tests.mutants $(ARGS)

@@ -11,8 +11,12 @@ from rich.console import Console
 
 from bulkhead.problems import FAILS, HOLDS, BadInputError
 from proofs.claims import CLAIMS
-from proofs.theories import all_properties
-from spec.language import DEVIATIONS
+from proofs.theories import MACHINE, all_properties
+from spec.deviations import untouched
+from spec.language import DEVIATIONS, Index, put
+from spec.language.records import columns
+from spec.language.tables import empty
+from spec.state import Deviated, State
 
 BAD = ("failed", "unknown")
 
@@ -69,10 +73,10 @@ def _claim_page(name: str) -> dict[str, Any]:
     claim = CLAIMS[name]
     results = _results()
     entries = [_entry(identifier, why, results) for identifier, why in claim.because]
-    named = sorted({d for each in entries for d in each["except_for"]})
+    named = _excepted([identifier for identifier, _ in claim.because])
     return {"title": claim.title, "statement": claim.statement, "because": entries,
             "assumptions": list(claim.assumptions), "falsified_by": list(claim.falsified_by),
-            "deviations": [_deviation(each) for each in named], "verdict": _overall(entries)}
+            "deviations": [deviation(each) for each in named], "verdict": _overall(entries)}
 
 
 def _property_page(identifier: str) -> dict[str, Any]:
@@ -85,10 +89,23 @@ def _property_page(identifier: str) -> dict[str, Any]:
                                          + ", ".join(f"{n} {v}" for v, n in sorted(verdicts.items()))}],
             "assumptions": ["A-ATOMIC", "A-FINITE", "A-CHOICE", "A-RANGES", "A-SPEC", "A-SOLVER"],
             "falsified_by": ["a step from a state that satisfies every invariant to one that breaks this"],
-            "deviations": [_deviation(d) for d in each.except_for], "verdict": _overall([entry])}
+            "deviations": [deviation(d) for d in _excepted([identifier])], "verdict": _overall([entry])}
 
 
-def _deviation(identifier: str) -> dict[str, str]:
+def _excepted(identifiers: list[str]) -> list[str]:
+    """The deviations after which a property of these need not hold: those that it names, and those with a flag that
+    spoils the state of its theory.
+    """
+    known = all_properties()
+    named = {each for identifier in identifiers for each in known[identifier].except_for}
+    if any(known[identifier].theory == MACHINE for identifier in identifiers):
+        state = empty(State)
+        flags = [n for n in columns(Deviated) if not untouched(put(state, "deviation", Index(0), **{n: True}))]
+        named.update(f"DEV-{each.removeprefix('dev')}" for each in flags)
+    return sorted(named, key=lambda each: int(each.rpartition("-")[2]))
+
+
+def deviation(identifier: str) -> dict[str, str]:
     """What may be said of a deviation: all of it, or its title alone while the Xen security team was not told."""
     each = DEVIATIONS[identifier]
     if not each.public:
@@ -110,7 +127,7 @@ def _print(page: dict[str, Any]) -> None:
     for each in page["falsified_by"]:
         out.print(f"  - {each}")
     if page["deviations"]:
-        out.print("\nHolds except where Xen itself deviates")
+        out.print("\nHolds except where Xen itself deviates: until one of these has happened, and always where it was mended")
         for each in page["deviations"]:
             told = (f"When: {each['condition']}. Then: {each['consequence']}." if "condition" in each
                     else f"Not for publication yet: {each['described_in']}.")

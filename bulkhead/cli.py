@@ -30,6 +30,7 @@ def prove(
         bool, typer.Option("--learn", help="note which invariants each proof needs, to be quick next time")
     ] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=0, help="processes; 0 is one a core")] = 0,
+    reach: Annotated[bool, typer.Option("--reach", help="which answers each step can give")] = False,
 ) -> None:
     """Prove that every step keeps every property, for any number of domains, frames and grants."""
     from bulkhead import claims
@@ -45,6 +46,10 @@ def prove(
         if story.test:
             typer.echo("\nReplay it:\n\n" + story.test)
         raise typer.Exit(FAILS)
+    if reach:
+        from bulkhead.reach import show
+
+        raise typer.Exit(show(tuple(transition or ()), as_json=as_json))
     if claim or property_:
         raise typer.Exit(claims.show(claim=claim, identifier=property_, as_json=as_json))
     request = Request(tuple(transition or ()), property_, explain, as_json, solver, seeds, audit, fresh, jobs, learn)

@@ -49,7 +49,7 @@ ISOLATION = Claim(
         ("ISO-XEN", "nothing of the hypervisor, page tables included"),
         ("ISO-FREED", "nothing that was freed"),
         ("ISO-RIGHTS", "no more rights than were granted"),
-        ("INV-TLB", "what a TLB has cached is what stage 2 holds now, so all of this holds of cached translations, too"),
+        ("INV-TLB", "what a TLB has cached is what stage 2 holds now: all of this holds of cached translations, too"),
         ("ISO-REVOKED", "no access after the granter was told that the page is unused"),
         ("INV-TAB-REFINES", "the words of the tables give the hardware just these mappings, at every store"),
         ("INV-TLB-CURRENT", "what caches hold is what the tables say, unless a flush is pending"),

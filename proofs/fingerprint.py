@@ -80,11 +80,12 @@ def dependencies(function: Callable[..., Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     work: list[Any] = [function]
     while work:
-        value = inspect.unwrap(work.pop())
+        given = work.pop()
+        value = inspect.unwrap(given)
         place = f"{value.__module__}.{value.__qualname__}"
         if place in found:
             continue
-        found[place] = _code(value.__code__, documented=True) + repr(value.__defaults__)
+        found[place] = _code(value.__code__, documented=True) + repr(value.__defaults__) + str(value is given)
         for name, inner in _resolved(value):
             home = getattr(inner, "__module__", "") or ""
             if isinstance(inner, types.FunctionType):

@@ -31,7 +31,7 @@ from proofs.fingerprint import fingerprint
 from proofs.theories import all_properties, theory, theory_of
 
 HINTS = pathlib.Path(__file__).parent / "hints.json"
-"""Which invariants were enough for each property of each step: tried first, and no verdict depends on it."""
+"""Which invariants were enough for each property: tried first, and no verdict depends on it."""
 
 GOOD = (PROVED, FRAME, TRIVIAL, DEAD)
 
@@ -76,33 +76,31 @@ def job_fingerprint(name: str, options: Options) -> str:
     functions = [*own, chosen.untouched, *[each.function for each in chosen.properties.values()]]
     shape = json.dumps([[t, list(s.key), s.row.__qualname__] for t, s in chosen.schemas.items()])
     kinds = json.dumps([[p.id, p.table, p.two_state] for p in chosen.properties.values()])
-    actor = "" if name == COROLLARIES else f"{chosen.transitions[name].actor} {chosen.transitions[name].parameters}"
+    actor = ""
+    if name != COROLLARIES:
+        step = chosen.transitions[name]
+        actor = f"{step.actor} {step.parameters} {sorted(step.unreachable)}"
     return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seed, options.audit)))
 
 
-def hints() -> dict[str, dict[str, list[str]]]:
-    """What was learnt: transition -> property -> invariants."""
+def hints() -> dict[str, list[str]]:
+    """What was learnt: property -> invariants that it needed, for whichever step."""
     if not HINTS.exists():
         return {}
-    found: dict[str, dict[str, list[str]]] = json.loads(HINTS.read_text())
+    found: dict[str, list[str]] = json.loads(HINTS.read_text())
     return found
 
 
-def _general() -> dict[str, list[str]]:
-    """What each property needed, whatever the step."""
-    found: dict[str, set[str]] = {}
-    for each in hints().values():
-        for property_, used in each.items():
-            found.setdefault(property_, set()).update(used)
-    return {each: sorted(used) for each, used in found.items()}
-
-
 def remember(results: list[JobResult]) -> None:
-    """Write what was learnt, one line a transition."""
-    known = hints()
-    known.update({each.transition: each.learnt for each in results if each.learnt})
-    lines = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in sorted(known)]
-    HINTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    """Add what was learnt to the file, one line a property."""
+    known = {name: set(used) for name, used in hints().items()}
+    for each in results:
+        for name, used in each.learnt.items():
+            known.setdefault(name, set()).update(used)
+    lines = [f"{json.dumps(name)}: {json.dumps(sorted(known[name]))}" for name in sorted(known)]
+    temporary = HINTS.with_suffix(".new")
+    temporary.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    temporary.replace(HINTS)
 
 
 def prove_transition(name: str, options: Options, cache_directory: str | None) -> JobResult:
@@ -124,7 +122,7 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
             verdicts = {}
     settings: dict[str, Any] = {"solver": options.solver, "seed": options.seed, "limit": options.limit,
                                 "audit": options.audit, "cache": verdicts, "learn": options.learn,
-                                "hints": hints().get(name, {}), "general": _general()}
+                                "hints": hints()}
     proof = (Booting(solver=options.solver, seed=options.seed, limit=2 * options.limit) if name == BOOT
              else CorollaryProof(chosen, **settings) if name == COROLLARIES
              else TransitionProof(chosen, chosen.transitions[name], **settings))
@@ -183,7 +181,7 @@ def summary(results: list[JobResult], options: Options, version: str) -> dict[st
         "obligations": [
             {"id": line.id, "transition": line.transition, "property": line.property, "path": line.path,
              "code": line.code, "verdict": line.verdict, "seconds": round(line.seconds, 4), "solver": line.solver,
-             "level": line.level, "hash": line.hash}
+             "assumptions": list(line.assumptions), "level": line.level, "hash": line.hash}
             for each in ordered
             for line in each.lines
         ],

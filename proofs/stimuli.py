@@ -10,7 +10,7 @@ from typing import Any
 
 from spec.domain.lifecycle import CreateFlags
 from spec.grant.entries import EntryV1, FrameV2, HeadV2, TransitiveV2
-from spec.language import Gfn, GrantRef, Transition, Word, decode, encode, evolve
+from spec.language import Gfn, GrantRef, Index, Transition, Word, decode, encode, evolve
 from spec.language.values import RANGES
 from spec.memory.tables import Use as TableUse
 from spec.state import DOMID_SELF, NOBODY, State, Use
@@ -21,6 +21,10 @@ ORDERS = (0, 0, 0, 0, 1, 2, 9, 10, 11, 18, 19)
 SMALL = (0, 0, 0, 1, 1, 2, 3)
 PAGES_APART = 0x800
 """Where guest frames begin at which nothing is mapped at boot."""
+
+
+def _one_of(rng: random.Random, values: tuple[int, ...]) -> int:
+    return rng.choice(values)
 
 
 class Stimuli:
@@ -38,11 +42,12 @@ class Stimuli:
         self.gfns, self.edges = [*mapped, *holes, *holes], edges
         self.spare = max(self.domains, default=0) + 1
 
-    def arguments(self, state: State, transition: Transition) -> dict[str, Any]:
-        """One choice for each parameter; earlier choices guide later ones."""
-        found: dict[str, Any] = {}
+    def arguments(self, state: State, transition: Transition, fixed: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One choice for each parameter but those that are fixed; earlier choices guide later ones."""
+        found: dict[str, Any] = {name: value for name, value in (fixed or {}).items() if name in transition.parameters}
         for name, hint in transition.parameters.items():
-            found[name] = self._one(state, transition.name, name, hint, found)
+            if name not in found:
+                found[name] = self._one(state, transition.name, name, hint, found)
         return found
 
     def _one(self, s: State, transition: str, name: str, hint: str, known: dict[str, Any]) -> Any:
@@ -94,7 +99,7 @@ class Stimuli:
         return self.rng.choice((self.rng.choice(self.frames), *self.devices, 0))
 
     def _any_GrantRef(self, _s: State, _known: dict[str, Any]) -> int:
-        return self.rng.choice((*range(16), 255, 256, 257, 511, 512, 513, 520, 1 << 31, (1 << 32) - 1))
+        return _one_of(self.rng, (*range(16), 255, 256, 257, 511, 512, 513, 520, 1 << 31, (1 << 32) - 1))
 
     def _any_Handle(self, s: State, known: dict[str, Any]) -> int:
         owner = known.get("caller", known.get("domain"))
@@ -102,10 +107,10 @@ class Stimuli:
             handle = self.rng.randrange(4)
             if s.mapping[owner, handle].host:  # type: ignore[index]
                 return handle
-        return self.rng.choice((*range(6), 511, 512, 5000))
+        return _one_of(self.rng, (*range(6), 511, 512, 5000))
 
     def _any_Index(self, _s: State, _known: dict[str, Any]) -> int:
-        return self.rng.choice((*range(34), 255, 511))
+        return _one_of(self.rng, (*range(34), 255, 511))
 
     def _any_Word(self, s: State, known: dict[str, Any]) -> int:
         return self._entry(s, known)
@@ -259,9 +264,10 @@ class Stimuli:
         pages = int(known["pages"]) if "pages" in known else 1 << min(int(known["order"]), 18)
         return self._often(pages, self.rng.choice(SMALL), 0.8)
 
-    def _pages(self, _s: State, transition: str, _known: dict[str, Any]) -> int:
+    def _pages(self, s: State, transition: str, _known: dict[str, Any]) -> int:
         if transition.startswith("claim_pages"):
-            return self.rng.choice((0, 1, 4, 5, 6, 7, 8, 9, 10, 12, 20, 500, 1 << 40))
+            heap = s.heap[Index(0)]
+            return self.rng.choice((0, 1, 4, 5, 6, 7, 8, 9, 10, 12, 20, 500, 1 << 40, heap.free - heap.claimed + 5))
         return self.rng.choice((0, 1, 1, 1, 1, 2, 65, 1 << 30, (1 << 64) - 1))
 
     def _kilobytes(self, _s: State, _t: str, _known: dict[str, Any]) -> int:
@@ -335,9 +341,10 @@ class TableStimuli:
         self.rng = rng
         self.frames = [int(each) for each in state.table_frame.keys()]  # noqa: SIM118
 
-    def arguments(self, state: Any, transition: Transition) -> dict[str, Any]:
-        """One choice for each parameter."""
-        return {name: self._one(state, name, hint) for name, hint in transition.parameters.items()}
+    def arguments(self, state: Any, transition: Transition, fixed: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One choice for each parameter but those that are fixed."""
+        found = {name: self._one(state, name, hint) for name, hint in transition.parameters.items()}
+        return {**found, **(fixed or {})}
 
     def _one(self, s: Any, name: str, hint: str) -> Any:
         rng = self.rng

@@ -18,7 +18,7 @@ import attrs
 from proofs.engine.scope import Counterexample
 from spec.language import PROPERTIES, TRANSITIONS, U8, U16, DomId, Index, Mfn, Outcome, evolve, put
 from spec.language.outcomes import IllegalChoice
-from spec.language.tables import Table, empty, schemas
+from spec.language.tables import empty, schemas
 from spec.memory import descriptors, geometry, table_invariants, table_pages, table_steps, tables, tlb, walk
 from spec.memory.descriptors import LEAF_LEVEL
 from spec.memory.geometry import Geometry
@@ -75,8 +75,10 @@ def memory() -> range:
 
 
 def boot(shape: Geometry) -> TableState:
-    """No domain has tables yet."""
+    """No domain has tables yet; what caches hold under unused VMIDs is unknown."""
     s = empty(TableState)
+    for vmid in (1, 2):
+        s = put(s, "tlb", (U16(vmid), *[Index(0)] * 4), cached=True, frame=Mfn(FIRST))
     s = put(s, "shape", ONE, start_level=U8(shape.start_level), root_pages=U8(shape.root_pages),
             ipa_frames=shape.ipa_frames, output_frames=shape.output_frames)
     s = put(s, "space", B, mem_access=True)
@@ -98,6 +100,9 @@ def keys(s: TableState) -> Iterator[tuple[str, tuple[Any, ...]]]:
         yield "work", (domain,)
         for digits in guest_frames(s):
             yield "mapped", (domain, *digits)
+    if words() <= 16:
+        for key in dict(s.mapped.items()):
+            yield "mapped", key
     for vmid in dict(s.tag.items()):
         yield "tag", (vmid,)
     for frame, row in s.table_frame.items():
@@ -122,10 +127,10 @@ def guest_frames(s: TableState) -> Iterator[Key]:
                     yield Index(i0), Index(i1), Index(i2), Index(i3)
 
 
-def broken(s: TableState) -> list[tuple[str, tuple[Any, ...]]]:
-    """The invariants that a row breaks, and its key."""
+def broken(s: TableState, *more: tuple[str, Any]) -> list[tuple[str, tuple[Any, ...]]]:
+    """The invariants that a row breaks, and its key.  more: rows to look at beside the usual ones."""
     return [
-        (each.id, key) for name, key in keys(s) for each in PROPERTIES.values()
+        (each.id, key) for name, key in (*keys(s), *more) for each in PROPERTIES.values()
         if each.theory == THEORY and each.table == name and not each.two_state and not each.function(s, *key)
     ]
 
@@ -159,12 +164,14 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
         if work.must_flush:
             return "flush_caches", {"domain": domain}
         return ("", "link_table", "break_block", "make_table", "make_leaf")[work.phase], {"domain": domain}
-    if s.space[domain].flush and rng.random() < 0.5:
+    # while a flush is pending, what is freed and used again matters most
+    late = 5 if s.space[domain].flush else 1
+    if late > 1 and rng.random() < 0.2:
         return "flush_caches", {"domain": domain}
     seen = tables.found(s, domain, gfn_of(digits["i0"], digits["i1"], digits["i2"], digits["i3"]))
     missing = not seen.live and seen.level < LEAF_LEVEL
     level = seen.level if missing or rng.random() < 0.7 else U8(rng.randrange(start, 4))
-    frame = Mfn(rng.choice(memory()[:8]))
+    frame = Mfn(rng.choice(memory()[:5]) if rng.random() < 0.9 else rng.choice(POOL))
     # a block of 1 GiB takes too long to write down
     huge = level == 1 and words() > 16
     if level < LEAF_LEVEL and rng.random() < 0.7:
@@ -176,15 +183,16 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
         (8 if missing else 0, "prepare_table", {**there, "page": page_of(s, rng, Use.POOL)}),
         (8 if seen.live and seen.level < LEAF_LEVEL else 0, "prepare_split",
          {**there, "page": page_of(s, rng, Use.POOL)}),
-        (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(rng.randrange(1, 12)), "access": U8(5)}),
+        (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(rng.randrange(1, 12)),
+                             "access": U8(rng.choice((7, 5, 1)))}),
         (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(1), "access": U8(7)}),
         (3, "remove_word", there),
         (2, "invalidate_word", there),
         (3, "resolve_fault", there),
-        (4, "retire_table", {"domain": domain, "page": page_of(s, rng, Use.TABLE)}),
+        (4 * late, "retire_table", {"domain": domain, "page": page_of(s, rng, Use.TABLE)}),
         (4, "free_table", {"page": page_of(s, rng, Use.RETIRED)}),
-        (2, "take_frame", {"page": page_of(s, rng, Use.FREE), "for_tables": rng.random() < 0.2}),
-        (2, "free_frame", {"page": page_of(s, rng, Use.MEMORY)}),
+        (2 * late, "take_frame", {"page": page_of(s, rng, Use.FREE), "for_tables": rng.random() < 0.2}),
+        (2 * late, "free_frame", {"page": page_of(s, rng, Use.MEMORY)}),
         (1, "shrink_pool", {"page": page_of(s, rng, Use.POOL)}),
         (1, "store_anywhere", {"page": Mfn(rng.choice((*LOOSE, *POOL))), "position": Index(rng.choice(positions())),
                                "word": rng.getrandbits(64)}),
@@ -197,8 +205,10 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
 
 
 def page_of(s: TableState, rng: random.Random, use: Use) -> Mfn:
-    """A frame of this use, if there is one."""
-    frames = [frame for frame in (*LOOSE, *POOL, *memory()[:4]) if s.table_frame[Mfn(frame)].use == use]
+    """A frame of this use, if there is one; now and then any frame, which the step has to refuse."""
+    if rng.random() < 0.1:
+        return Mfn(rng.choice((*LOOSE, *POOL, *memory()[:4])))
+    frames = [frame for frame in (*LOOSE[:2], *POOL, *memory()[:4]) if s.table_frame[Mfn(frame)].use == use]
     return Mfn(rng.choice(frames or [0]))
 
 
@@ -226,7 +236,7 @@ def wander(shape: Geometry, seed: int, steps: int, taken: dict[str, int] | None 
             continue
         wrong = [*broken(after.state), *broken_between(s, after.state)]
         if wrong:
-            return Trace(name, Counterexample(s, arguments, [], *wrong[0], after))
+            return Trace(name, [Counterexample(s, arguments, [], *each, after) for each in wrong])
         if taken is not None:
             taken[name] = taken.get(name, 0) + 1
         s = after.state
@@ -246,10 +256,10 @@ def attempt(s: TableState, name: str, arguments: dict[str, Any]) -> Outcome[Tabl
 
 @attrs.frozen
 class Trace:
-    """A step that breaks a property, in a state that was reached from boot."""
+    """A step that breaks properties, in a state that was reached from boot."""
 
     step: str
-    found: Counterexample
+    found: list[Counterexample]
 
 
 def traces(seconds: float) -> Iterator[Trace]:
@@ -267,9 +277,10 @@ def traces(seconds: float) -> Iterator[Trace]:
 def search(step: str, wanted: str, seconds: float = 30.0) -> Counterexample | None:
     """A small state in which this step breaks this property."""
     for this in traces(seconds):
-        if this.step == step and this.found.property == wanted:
-            with small_tables():
-                return smallest(this)
+        for each in this.found:
+            if this.step == step and each.property == wanted:
+                with small_tables():
+                    return smallest(step, each)
     return None
 
 
@@ -278,21 +289,62 @@ def anything(seconds: float = 60.0) -> Trace | None:
     return next(traces(seconds), None)
 
 
-def smallest(this: Trace) -> Counterexample:
-    """The same with every row left out that the failure does not need; the state still satisfies every invariant."""
-    found = this.found
+def smallest(step: str, found: Counterexample) -> Counterexample:
+    """The same without rows that the failure does not need; the state still satisfies every invariant.
+
+    Whole domains are left out first, then what is cached, then all that a word leads to, then single rows.
+    """
+    for domain in DOMAINS:
+        found = _smaller(step, found, _without_domain(found.state, domain))
+    for table in ("tlb", "walk_cache"):
+        for key, _ in list(getattr(found.state, table).items()):
+            found = _smaller(step, found, _without(found.state, table, key))
+    for key, _ in list(found.state.cell.items()):
+        found = _smaller(step, found, _without_word(found.state, key))
     for table in schemas(TableState):
         for key, _ in list(getattr(found.state, table).items()):
-            fewer = evolve(found.state, **{table: _without(getattr(found.state, table), key)})
-            after = attempt(fewer, this.step, found.arguments)
-            if after is None or after.state is fewer or broken(fewer):
-                continue
-            keys_broken = [key for each, key in [*broken(after.state), *broken_between(fewer, after.state)]
-                           if each == found.property]
-            if keys_broken:
-                found = Counterexample(fewer, found.arguments, [], found.property, keys_broken[0], after)
+            place = key if isinstance(key, tuple) else (key,)
+            found = _smaller(step, found, _without(found.state, table, key), (table, place))
     return found
 
 
-def _without(rows: Table[Any, Any], key: Any) -> Table[Any, Any]:
-    return rows.set(key, rows.schema.row())
+def _smaller(step: str, found: Counterexample, fewer: TableState, *changed: tuple[str, Any]) -> Counterexample:
+    after = attempt(fewer, step, found.arguments)
+    if after is None or after.state is fewer or broken(fewer, *changed):
+        return found
+    where = [key for each, key in [*broken(after.state), *broken_between(fewer, after.state)] if each == found.property]
+    return Counterexample(fewer, found.arguments, [], found.property, where[0], after) if where else found
+
+
+def _without(s: TableState, table: str, *keys: Any) -> TableState:
+    rows = getattr(s, table)
+    for key in keys:
+        rows = rows.set(key, rows.schema.row())
+    return evolve(s, **{table: rows})
+
+
+def _without_domain(s: TableState, domain: DomId) -> TableState:
+    """No trace of a domain."""
+    frames = [frame for frame, row in s.table_frame.items() if row.owner == domain]
+    vmid = s.space[domain].vmid
+    s = _without(s, "cell", *[key for key, _ in s.cell.items() if key[0] in frames])
+    s = _without(s, "table_frame", *frames)
+    for table in ("mapped", "given"):
+        s = _without(s, table, *[key for key, _ in getattr(s, table).items() if key[0] == domain])
+    for table in ("tlb", "walk_cache"):
+        s = _without(s, table, *[key for key, _ in getattr(s, table).items() if key[0] == vmid])
+    s = _without(s, "work", domain)
+    return _without(_without(s, "space", domain), "tag", vmid)
+
+
+def _without_word(s: TableState, key: tuple[Mfn, Index]) -> TableState:
+    """A word of a table, the tables below it, and what they map."""
+    row, entry = s.table_frame[key[0]], tables.word_at(s, *key)
+    s = _without(s, "cell", key)
+    if row.use == Use.TABLE and descriptors.leads_to_table(entry, row.level):
+        for below in [each for each, _ in s.cell.items() if each[0] == entry.frame]:
+            s = _without_word(s, below)
+        s = _without(s, "table_frame", entry.frame)
+    return _without(s, "mapped", *[
+        each for each, _ in s.mapped.items() if not tables.found(s, each[0], gfn_of(*each[1:])).live
+    ])

@@ -1,9 +1,10 @@
 """Deviations of the real Xen that spoil more than one row: a ghost flag for each.
 
-Every property is claimed for states that none of them has touched.  For each there is a *repaired*
-step beside the real one: a Xen in which the repaired steps take the place of the real ones never sets
-a flag, so for that Xen every property holds always.  DEV-1 spoils one row only, which is marked itself
-(``P2mEntry.stale``).
+Every property is claimed for states that none of them has touched.  Where a flaw can be mended within one
+step, a *repaired* step stands beside the real one and never sets the flag: so the properties hold always of a
+Xen in which the repaired steps take the place of the real ones, as far as no other flag is set.  A deviation
+that spoils one row only marks that row (``P2mEntry.stale`` for DEV-1); one that spoils one property only
+(``dev31``, ``dev33``) is named there.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 import shutil
@@ -62,6 +63,36 @@ class Words:
     parameters: dict[str, str] = field(default_factory=dict)
     errors: str = ""
     source: str = ""
+
+
+@dataclass
+class Evidence:
+    """What was run: test files -> the names in them; property -> its verdicts, and the mutants that it killed."""
+
+    tests: dict[str, set[str]] = field(default_factory=dict)
+    verdicts: dict[str, dict[str, int]] = field(default_factory=dict)
+    kills: dict[str, list[str]] = field(default_factory=dict)
+
+
+def evidence(root: Path) -> Evidence:
+    """The tests as they stand, and the results in ``build/`` of the last runs, if there are any."""
+    found = Evidence()
+    for path in sorted((root / "tests").rglob("test_*.py")):
+        found.tests[path.relative_to(root).as_posix()] = set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    for each in _results(root / "build" / "proofs.json", "properties"):
+        found.verdicts[each["id"]] = each["verdicts"]
+    for each in _results(root / "build" / "mutants.json"):
+        if each["killed_by"] == "proof":
+            found.kills.setdefault(each["property"], []).append(each["id"])
+    return found
+
+
+def _results(path: Path, key: str = "") -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    document = json.loads(path.read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = document[key] if key else document
+    return found
 
 
 def load() -> Registry:
@@ -209,6 +240,7 @@ class Writer:
         self.claims = {inspect.unwrap(each.function): each for each in registry.properties.values()}
         fulfilled = {each for named in registry.fulfils().values() for each in named}
         self.known = {*registry.properties, *fulfilled}
+        self.evidence = evidence(self.root)
 
     def pages(self) -> dict[str, str]:
         """File name -> text."""
@@ -352,6 +384,7 @@ class Writer:
             "On behalf of": f"``{actor}``" if actor else "Xen or the hardware",
             "Repairs": f":need:`{step.repairs}`" if getattr(step, "repairs", "") else "",
             "Properties of the tables it may write": ", ".join(f":need:`{each}`" for each in guards),
+            "Tests": ", ".join(f"``{name}``" for name, words in self.evidence.tests.items() if step.name in words),
         }
         return _joined(
             _title(step.name, "-"),
@@ -382,7 +415,14 @@ class Writer:
             f":ref:`{each}`" if each in self.registry.deviations else each
             for each in getattr(claim, "except_for", ())
         )
-        facts = {"Holds except for": deviations, "Keeps from firing": inline(getattr(claim, "assertion", ""))}
+        verdicts = self.evidence.verdicts.get(claim.id, {})
+        kills = self.evidence.kills.get(claim.id, [])
+        facts = {
+            "Holds except for": deviations,
+            "Keeps from firing": inline(getattr(claim, "assertion", "")),
+            "Last proof": ", ".join(f"{number} {verdict}" for verdict, number in sorted(verdicts.items())),
+            "Mutants that it killed": f"{len(kills)}: {', '.join(sorted(kills)[:20])}" if kills else "",
+        }
         return _joined(
             _title(claim.id, "-"),
             need,

@@ -19,10 +19,11 @@ from typing import Any
 import attrs
 
 from proofs.engine import terms as T
-from proofs.engine.hypotheses import DEEP, LEVELS, Closure, Instances
+from proofs.engine.hypotheses import DEEP, LEVELS, Closure, Depth, Instances
 from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Growing
 from proofs.engine.symbolic_tables import Log, recording, symbolic_state
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
+from spec.language.layouts import LAYOUTS
 from spec.language.outcomes import Kind, Outcome
 from spec.language.registry import Property, Transition
 from spec.language.tables import Schema
@@ -30,6 +31,8 @@ from spec.language.values import RANGES
 
 PROVED, FRAME, TRIVIAL, FAILED, UNKNOWN, DEAD = "proved", "frame", "trivial", "failed", "unknown", "dead"
 OVERFLOW = "NO-OVERFLOW"
+UNREACHABLE = "UNREACHABLE-"
+"""Followed by an answer that is declared never to be given."""
 HINT_LIMIT = 2.0
 """Seconds for a proof from the invariants that were enough last time."""
 
@@ -64,11 +67,27 @@ class Obligation:
     solver: str
     hash: str
     level: int
+    assumptions: tuple[str, ...] = ()
+    """Entries of ``proofs/ASSUMPTIONS.md`` that the verdict rests on."""
 
     @builtins.property
     def seconds(self) -> float:
         """Building and solving."""
         return self.build + self.solve
+
+
+ALWAYS = ("A-ATOMIC", "A-CHOICE", "A-RANGES", "A-SPEC")
+"""What every line rests on; a question to the solver rests on more."""
+
+
+def assumed(text: str) -> tuple[str, ...]:
+    """The assumptions behind the answer to one question, by what it speaks of."""
+    found = [*ALWAYS, "A-SOLVER"]
+    if "|#" in text:
+        found.append("A-FINITE")
+    if "|encode." in text or any(f"|{each}." in text for each in LAYOUTS):
+        found.append("A-LAYOUT")
+    return tuple(sorted(found))
 
 
 @attrs.define
@@ -130,10 +149,11 @@ class TransitionProof:
     def __init__(self, theory: Theory, transition: Transition, *, solver: str = "z3", seed: int = 0,
                  limit: float = 10.0, audit: bool = False, cache: Any = None,
                  only: Callable[[str], bool] | None = None, hints: dict[str, list[str]] | None = None,
-                 general: dict[str, list[str]] | None = None, learn: bool = False) -> None:
+                 learn: bool = False) -> None:
         T.reset()
         self.learn = learn
-        self.hints, self.general = hints or {}, general or {}
+        self.hints = hints or {}
+        self._assumptions: dict[str, tuple[str, ...]] = {}
         self.learnt: dict[str, set[str]] = {}
         self.theory, self.transition = theory, transition
         self.solver, self.seed, self.limit, self.audit, self.cache = solver, seed, limit, audit, cache
@@ -182,6 +202,7 @@ class TransitionProof:
             self.explored += 1
             outcome: Outcome[Any] = path.result
             code = str(outcome.code)
+            yield from self._unreachable(number, path, log, code)
             if outcome.state is self.before:
                 self.refusals[code] = self.refusals.get(code, 0) + 1
                 yield from self._decide_together(list(self._overflows(number, path, log, code)))
@@ -199,19 +220,41 @@ class TransitionProof:
             yield from (each for each in goals if isinstance(each, Obligation))
             yield from self._decide_together([each for each in goals if isinstance(each, Goal)])
 
+    def _unreachable(self, number: int, path: Path, log: Log, code: str) -> Iterator[Obligation]:
+        """An answer that is declared never to be given: the path contradicts the invariants."""
+        for declared in self.transition.unreachable:
+            given = T.equal(lift(path.result.code), T.number(declared))
+            if given is T.boolean(value=False):
+                continue
+            started, closure = time.perf_counter(), Closure(self.instances, [log], path.conditions)
+            for level in range(len(self.levels)):
+                closure.grow(self.levels[level])
+                verdict, seconds, digest, _ = self._lazily(closure, [given])
+                if verdict == UNSAT:
+                    break
+            final = PROVED if verdict == UNSAT else FAILED if verdict == SAT else UNKNOWN
+            yield self._line(number, f"{UNREACHABLE}{declared}", path, code, final,
+                             time.perf_counter() - started - seconds, seconds, digest, level)
+
     def _line(self, number: int, identifier: str, path: Path, code: str, verdict: str,
               build: float, solve: float, digest: str, level: int, part: str = "") -> Obligation:
         trail = f"{number}"
         return Obligation(f"{self.transition.name}/{trail}/{identifier}{part}", self.transition.name, identifier,
-                          trail, code, verdict, build, solve, self.solver, digest, level)
+                          trail, code, verdict, build, solve, self.solver, digest, level,
+                          self._assumptions.get(digest, ALWAYS))
 
     def _alive(self, path: Path, log: Log) -> bool:
         closure = Closure(self.instances, [log], path.conditions)
         closure.grow(LEVELS[0])
         return self._lazily(closure, [])[0] != UNSAT
 
-    def _ask(self, text: str, limit: float | None = None) -> tuple[str, float, str]:
+    def _digest(self, text: str) -> str:
         digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+        self._assumptions[digest] = assumed(text)
+        return digest
+
+    def _ask(self, text: str, limit: float | None = None) -> tuple[str, float, str]:
+        digest = self._digest(text)
         key = f"{self.solver}:{self.seed}:{digest}"
         if self.cache is not None and key in self.cache:
             return self.cache[key], 0.0, digest
@@ -243,7 +286,7 @@ class TransitionProof:
             verdict = growing.check(writer.piece([pool[i] for i in broken]))
         used = {closure.used[i] for i, each in enumerate(chosen) if each}
         text = T.smtlib([*given, *[fact for i, fact in enumerate(pool) if chosen[i]]])
-        digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+        digest = self._digest(text)
         if verdict == UNSAT and self.learn:
             used = self._core(given, [(closure.used[i], fact) for i, fact in enumerate(pool) if chosen[i]])
         if verdict == UNSAT and self.solver != "z3":
@@ -301,6 +344,7 @@ class TransitionProof:
         if found is None:
             key = fresh_key(self.theory.schemas[each.table])
             values = [wrap(part) for part in key]
+            term: T.Term | None
             with recording() as log:
                 if each.two_state:
                     term = lift(unbranched(each.function, self.before, self.before, self._actor(), *values), "bool")
@@ -358,15 +402,10 @@ class TransitionProof:
         return line
 
     def _by_hint(self, goal: Goal) -> Obligation | None:
-        """Try with the invariants that the property needed before, for this step or any; nothing depends on them."""
-        for hints in (self.hints, self.general):
-            known = hints.get(goal.property)
-            line = None if known is None else self._enough(goal, known)
-            if line is not None:
-                return line
-        return None
-
-    def _enough(self, goal: Goal, known: list[str]) -> Obligation | None:
+        """Try with the invariants that the property needed before, whatever the step; nothing depends on them."""
+        known = self.hints.get(goal.property)
+        if known is None:
+            return None
         started = time.perf_counter()
         closure = Closure(self.instances, goal.logs, [*goal.path.conditions, T.negate(goal.goal)], frozenset(known))
         solving = 0.0

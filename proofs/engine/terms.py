@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 BOOL, INT = "Bool", "Int"
 
@@ -23,7 +24,7 @@ class Term:
 
     __slots__ = ("args", "op", "sort", "uid")
 
-    def __init__(self, op: str, args: tuple, sort: str, uid: int) -> None:
+    def __init__(self, op: str, args: tuple[Any, ...], sort: str, uid: int) -> None:
         self.op, self.args, self.sort, self.uid = op, args, sort, uid
 
     def __repr__(self) -> str:
@@ -34,7 +35,7 @@ class Universe:
     """All terms of one job.  A fresh one gives the same job the same terms in the same order."""
 
     def __init__(self) -> None:
-        self.table: dict[tuple, Term] = {}
+        self.table: dict[tuple[Any, ...], Term] = {}
         self.ranges: dict[str, tuple[int, int | None]] = {}
         self.intervals: dict[int, tuple[int | None, int | None]] = {}
 
@@ -51,7 +52,7 @@ def reset() -> None:
         _TRUTH[value] = _make("const", (value,), BOOL, ("c", value))
 
 
-def _make(op: str, args: tuple, sort: str, key: tuple) -> Term:
+def _make(op: str, args: tuple[Any, ...], sort: str, key: tuple[Any, ...]) -> Term:
     table = _universe.table
     found = table.get(key)
     if found is None:
@@ -306,7 +307,8 @@ def negate(term: Term) -> Term:
     if term.op == "const":
         return boolean(not term.args[0])
     if term.op == "not":
-        return term.args[0]
+        opposite: Term = term.args[0]
+        return opposite
     if term.op == "le":
         return _atom("le", subtract(number(1), term.args[0]))
     return _make("not", (term,), BOOL, ("!", term.uid))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from spec.language import (
+    Boolean,
     DomId,
     Gfn,
+    Handle,
     Index,
     Mfn,
+    VcpuId,
     both,
     either,
     implies,
@@ -16,6 +19,18 @@ from spec.language import (
     two_state,
 )
 from spec.state import Stage, State, Status, Use
+
+
+def acts_as_control(s: State, actor: DomId) -> Boolean:
+    """The actor is a control domain, and not being destroyed."""
+    return both(s.domain[actor].control, s.domain[actor].status == Status.ALIVE)
+
+
+@invariant("INV-DOMAIN-TARGET", over="domain", fulfils=("SR-MEM-12", "SR-MEM-19"))
+def targets_can_be_looked_up(s: State, domain: DomId) -> bool:
+    """The domain that a device model serves stays as long as its device model: the id is not given to another one."""
+    row = s.domain[domain]
+    return implies(row.device_model, one_of(s.domain[row.target].status, Status.ALIVE, Status.DYING, Status.DEAD))
 
 
 @invariant("INV-SHARED-INFO", over="domain", fulfils="SR-MEM-2")
@@ -41,7 +56,7 @@ def permissions_are_passed_on(old: State, new: State, actor: DomId, domain: DomI
     """A domain is permitted to map a device only by a control domain that is itself permitted to."""
     before, after = old.iomem[domain, mfn], new.iomem[domain, mfn]
     return implies(
-        both(after.allowed, neg(before.allowed)), both(old.domain[actor].control, old.iomem[actor, mfn].allowed)
+        both(after.allowed, neg(before.allowed)), both(acts_as_control(old, actor), old.iomem[actor, mfn].allowed)
     )
 
 
@@ -58,7 +73,7 @@ def limits_change_by_right(old: State, new: State, actor: DomId, domain: DomId) 
             before.device_model == after.device_model, before.target == after.target,
             before.iommu == after.iommu, before.direct_mapped == after.direct_mapped,
         ),
-        old.domain[actor].control,
+        acts_as_control(old, actor),
         both(before.status == Status.UNLISTED, after.status == Status.ABSENT),
     )
 
@@ -69,11 +84,11 @@ def destruction_goes_one_way(old: State, new: State, actor: DomId, domain: DomId
     before, after = old.domain[domain], new.domain[domain]
     return either(
         before.status == after.status,
-        both(before.status == Status.ABSENT, after.status == Status.BUILDING, old.domain[actor].control),
+        both(before.status == Status.ABSENT, after.status == Status.BUILDING, acts_as_control(old, actor)),
         both(before.status == Status.BUILDING, one_of(after.status, Status.ALIVE, Status.UNLISTED)),
         both(
             before.status == Status.ALIVE, after.status == Status.DYING,
-            old.domain[actor].control, neg(actor == domain),
+            acts_as_control(old, actor), neg(actor == domain),
         ),
         both(before.status == Status.DYING, after.status == Status.DEAD, before.stage == Stage.POOL),
         both(before.status == Status.DEAD, after.status == Status.UNLISTED),
@@ -133,3 +148,16 @@ def insertions_end_with_the_mappings(s: State, domain: DomId, gfn: Gfn) -> bool:
 def changes_of_version_end_with_the_domain(s: State, domain: DomId) -> bool:
     """The version of a grant table is being changed only while its domain runs."""
     return implies(s.version_change[domain].to > 0, s.domain[domain].status == Status.ALIVE)
+
+
+@invariant("INV-IDLE-RELEASE", over="release", fulfils="SR-MEM-19")
+def unmappings_end_with_the_domain(s: State, domain: DomId, slot: Handle) -> bool:
+    """An unmapping is half done only while its domain runs, so that a dying one holds no page through it."""
+    return implies(s.release[domain, slot].held, s.domain[domain].status == Status.ALIVE)
+
+
+@invariant("INV-IDLE-COPY", over="copy_side", fulfils="SR-MEM-19")
+def copies_end_with_the_domain(s: State, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
+    """A copy is half done only while its domain runs, so that a dying one holds no page through it."""
+    row = s.copy_side[domain, vcpu, side]
+    return implies(either(row.holding, row.asking), s.domain[domain].status == Status.ALIVE)

@@ -85,7 +85,7 @@ def add_pin(s: State, granter: DomId, ref: GrantRef, readonly: Boolean, **record
 def drop_pin(s: State, granter: DomId, ref: GrantRef, readonly: Boolean) -> State:
     """One use less, and the marks that it leaves unjustified.
 
-    The counters are bytes of one word (DEV-11).
+    The counters are bytes of one word.
     Source: xen/common/grant_table.c (unmap_common_complete, release_grant_for_copy), Xen 4.17.
     """
     active = s.active_grant[granter, ref]
@@ -173,7 +173,7 @@ def _header(entry: EntryV1 | HeadV2) -> Header:
 
 def record_consent(s: State, granter: DomId, ref: GrantRef, entry: Header, readonly: bool,
                    gfn: Gfn) -> State:
-    """Ghost: what the entry said when it was marked.  While the grant is in use only the right to write is ever added."""
+    """Ghost: what the entry said when it was marked.  While the grant is in use only the right to write is added."""
     before = s.consent[granter, ref]
     if not is_pinned(s.active_grant[granter, ref]):
         return put(s, "consent", (granter, ref), permits=True, writable=neg(entry.readonly), domid=entry.domid,

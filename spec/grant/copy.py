@@ -159,6 +159,7 @@ class Found(NamedTuple):
 
 
 def _claim_page(s: State, caller: DomId, vcpu: VcpuId, side: Index, gmfn: U64) -> Outcome[State]:
+    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
     row = s.copy_side[caller, vcpu, side]
     legal(both(row.known, _is_idle(row)), "the domain is known, and what was claimed before was given back")
     mfn = s.p2m[row.domain, Gfn(gmfn)].mfn

@@ -226,7 +226,7 @@ def _is_target(row: CopySide, domain: DomId, _vcpu: VcpuId, side: Index, writer:
     return both(domain == writer, row.claimed, neg(side == SOURCE), row.mfn == mfn)
 
 
-@two_state("TWO-WORD-WRITER", over="word", fulfils=("SR-GNT-8", "SR-GNT-13", "SR-MEM-12"))
+@two_state("TWO-WORD-WRITER", over="word", fulfils=("SR-GNT-8", "SR-GNT-13", "SR-MEM-12", "SR-MEM-13"))
 def pages_are_written_by_right(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
     """A page of a domain is written only on behalf of one that can write it by its own stage 2, or that has claimed it
     as the target of a copy.

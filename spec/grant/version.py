@@ -200,7 +200,7 @@ def _withdraw(s: State, caller: DomId, *, repaired: bool) -> Outcome[State]:
         "no insertion of this domain is under way",
     )
     # DEV-2
-    if s.settings[Index(0)].arm32 and frame.allocated and frame.references == 1 and not repaired:
+    if not repaired and both(s.settings[Index(0)].arm32, frame.allocated, frame.references == 1):
         return crash(happens(s, "dev2"), NOBODY)
     still_mapped = count(s.p2m, _is_ram_of, caller, mfn) > 0
     left = frame.references - ite(frame.allocated, 1, 0)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from spec.language.records import record
+from spec.language.records import of_fields, record
 from spec.language.values import SpecificationError, Symbolic, Word
 
 _L = TypeVar("_L")
@@ -51,6 +51,7 @@ class Layout:
                 raise SpecificationError(f"{cls.__name__}.{each.name} overlaps or lies outside the word")
             taken |= mask
         self.mask = taken
+        self.parts = tuple((f.name, f.lowest, (1 << f.width) - 1, f.type == "bool") for f in self.fields)
 
 
 def field(lowest: int, width: int, default: Any = 0) -> Any:
@@ -77,11 +78,11 @@ def decode(view: type[_L], word: Word) -> _L:
     """Look at a word through a layout."""
     if isinstance(word, Symbolic):
         return word.seen_as(view)  # type: ignore[attr-defined, no-any-return]
-    values = {}
-    for each in view.__layout__.fields:  # type: ignore[attr-defined]
-        value: Any = (word >> each.lowest) & ((1 << each.width) - 1)
-        values[each.name] = (value == 1) if each.type == "bool" else value
-    return view(**values)
+    fields: dict[str, Any] = {}
+    for name, lowest, mask, condition in view.__layout__.parts:  # type: ignore[attr-defined]
+        value = word >> lowest & mask
+        fields[name] = value == 1 if condition else value
+    return of_fields(view, fields)
 
 
 def encode(fields: Any, previous: Word = Word(0)) -> Word:
@@ -90,13 +91,13 @@ def encode(fields: Any, previous: Word = Word(0)) -> Word:
         return previous.encoded(fields)  # type: ignore[attr-defined, no-any-return]
     word: Any = 0
     shape = type(fields).__layout__
-    for each in shape.fields:
-        value = getattr(fields, each.name)
+    for name, lowest, mask, _ in shape.parts:
+        value = getattr(fields, name)
         if isinstance(value, Symbolic):
             return value.encoder()(fields, previous)  # type: ignore[attr-defined, no-any-return]
-        if not 0 <= value < 1 << each.width:
-            raise SpecificationError(f"{shape.cls.__name__}.{each.name}: {value:#x} needs more than {each.width} bits")
-        word = word | value << each.lowest
+        if not 0 <= value < mask + 1:
+            raise SpecificationError(f"{shape.cls.__name__}.{name}: {value:#x} is more than {mask:#x}")
+        word |= value << lowest
     return Word(word | (previous & ~shape.mask & MASK))
 
 

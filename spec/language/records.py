@@ -23,7 +23,6 @@ def record(cls: _C) -> _C:
     """Class decorator: a frozen record whose fields all have a type, and in rows a default."""
     done = attrs.frozen(slots=False)(cls)
     done.__width__ = len(attrs.fields(done))  # type: ignore[attr-defined]
-    done.__evolved__ = None  # type: ignore[attr-defined]
     return done
 
 
@@ -44,14 +43,23 @@ def evolve(original: _R, **changes: Any) -> _R:
     return changed(original, changes)
 
 
+def of_fields(cls: type[_R], fields: dict[str, Any]) -> _R:
+    """The record with exactly these fields."""
+    made = _new(cls)
+    _set(made, "__dict__", fields)
+    return made
+
+
 def changed(original: _R, changes: dict[str, Any]) -> _R:
     """``evolve`` with the changes as a dictionary."""
     cls = original.__class__
-    if cls.__evolved__ is not None:  # type: ignore[attr-defined]
+    width = cls.__width__  # type: ignore[attr-defined]
+    # a row on symbols makes its own copy
+    if width == 0:
         return cls.__evolved__(original, changes)  # type: ignore[attr-defined, no-any-return]
-    copy = _new(cls)
-    fields = {**original.__dict__, **changes}
-    _set(copy, "__dict__", fields)
-    if len(fields) != cls.__width__:  # type: ignore[attr-defined]
+    fields = original.__dict__ | changes
+    if len(fields) != width:
         raise SpecificationError(f"{cls.__name__} has no field {sorted(set(changes) - set(columns(cls)))}")
+    copy = _new(cls)
+    _set(copy, "__dict__", fields)
     return copy

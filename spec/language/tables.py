@@ -65,7 +65,7 @@ class Schema:
 
 
 def _components(part: Any) -> Iterable[Any]:
-    return part if hasattr(part, "has") else (part,)  # type: ignore[no-any-return]
+    return part if hasattr(part, "has") else (part,)
 
 
 def _product(parts: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:

@@ -155,7 +155,13 @@ def ite(condition: Boolean, when_true: _V, when_false: _V) -> _V:
 
 def one_of(value: int, *candidates: int) -> Boolean:
     """The value is one of the candidates."""
-    return either(*[value == each for each in candidates])
+    for each in candidates:
+        same = value == each
+        if same is True:
+            return True
+        if same is not False:
+            return either(*[value == other for other in candidates])
+    return False
 
 
 def within(value: int, first: int, pages: int) -> Boolean:

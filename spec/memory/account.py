@@ -61,8 +61,17 @@ def claims_are_used_by_their_domain(old: State, new: State, actor: DomId, domain
     got = after.tot_pages - before.tot_pages
     return either(
         before.claimed == after.claimed,
-        old.domain[actor].control,
+        both(old.domain[actor].control, old.domain[actor].status == Status.ALIVE),
         both(before.claimed > 0, after.claimed == ite(before.claimed > got, before.claimed - got, 0)),
+    )
+
+
+@two_state("TWO-CLAIM-LIMIT", over="domain", fulfils="SR-MEM-10")
+def claims_stay_within_the_limit(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """Pages are claimed for a domain only as many as it may still have."""
+    before, after = old.domain[domain], new.domain[domain]
+    return implies(
+        both(before.claimed == 0, after.claimed > 0), after.tot_pages + after.claimed <= after.max_pages
     )
 
 
@@ -124,8 +133,20 @@ def dead_domains_hold_nothing(s: State, domain: DomId) -> bool:
             row.claimed == 0,
             row.pool_free == row.pool_pages,
             implies(row.status == Status.ABSENT, row.pool_pages == 0),
+            implies(neg(row.status == Status.DEAD), row.tot_pages == 0),
             either(row.status == Status.ABSENT, row.lowest_gfn > row.highest_gfn),
         ),
+    )
+
+
+@invariant("INV-DEAD-FRAMES", over="frame", fulfils="SR-MEM-19")
+def frames_of_the_dying_are_given_up(s: State, mfn: Mfn) -> bool:
+    """A domain that has come so far in its destruction has no allocation left: only others keep its frames."""
+    frame = s.frame[mfn]
+    stage = s.domain[frame.owner].stage
+    return both(
+        implies(both(frame.use == Use.SHARED, stage > Stage.SHARED), neg(frame.allocated)),
+        implies(both(frame.use == Use.DOMAIN, stage > Stage.PAGES), neg(frame.allocated)),
     )
 
 

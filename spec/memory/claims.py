@@ -17,6 +17,7 @@ from spec.language import (
     Outcome,
     accept,
     legal,
+    one_of,
     refuse,
     transition,
 )
@@ -69,7 +70,7 @@ def _claim(s: State, caller: DomId, domain: DomId, pages: U64, list_given: bool,
     if not heap.unclaimed(s, pages - row.tot_pages):
         return refuse(s, -ENOMEM)
     after = heap.stake_claim(s, domain, pages - row.tot_pages)
-    return accept(happens(after, "dev21", row.status != Status.ALIVE))
+    return accept(happens(after, "dev21", one_of(row.status, Status.DYING, Status.DEAD)))
 
 
 @transition(hypercall="XENMEM_claim_pages")

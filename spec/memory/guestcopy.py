@@ -32,7 +32,7 @@ from spec.language import (
     volatile,
 )
 from spec.memory import frames, p2m
-from spec.state import P2mType, State, Use
+from spec.state import P2mType, State, Status, Use
 
 
 def is_own_writable(s: State, domain: DomId, gfn: Gfn) -> Boolean:
@@ -64,7 +64,7 @@ def _noted(s: State, caller: DomId, gfn: Gfn, index: Index, *, wrote: bool) -> S
     )
 
 
-@transition(hypercall="any")
+@transition()
 def copy_from_guest_word(s: State, caller: DomId, gfn: Gfn, index: Index) -> Outcome[State]:
     """Read one word of the caller's arguments.
 
@@ -79,7 +79,7 @@ def copy_from_guest_word(s: State, caller: DomId, gfn: Gfn, index: Index) -> Out
     return accept(_noted(s, caller, gfn, index, wrote=False), value=value)
 
 
-@transition(hypercall="any")
+@transition()
 def copy_to_guest_word(s: State, caller: DomId, gfn: Gfn, index: Index, value: Word) -> Outcome[State]:
     """Write one word of a result to the caller's memory.
 
@@ -108,6 +108,7 @@ def arguments_are_the_callers_own(old: State, new: State, actor: DomId, domain: 
         neg(before.moment == after.moment),
         both(
             actor == domain,
+            old.domain[domain].status == Status.ALIVE,
             row.mfn == after.mfn,
             p2m.is_readable(row),
             frame.owner == domain,

@@ -211,7 +211,7 @@ def removed_rows_cannot_come_back(s: State, domain: DomId, gfn: Gfn) -> bool:
     return implies(neg(is_live(row)), both(neg(row.hardware), neg(row.stale)))
 
 
-@invariant("INV-TLB", over="tlb", fulfils=("SR-MEM-17", "SR-MEM-3"), catches=("XSA-222a",))
+@invariant("INV-TLB", over="tlb", fulfils=("SR-MEM-1", "SR-MEM-3", "SR-MEM-17", "SR-GNT-7"), catches=("XSA-222a",))
 def cached_translations_are_current(s: State, domain: DomId, gfn: Gfn) -> bool:
     """What a TLB has cached is what the domain's stage 2 holds now: the same frame, and no more rights."""
     cached, row = s.tlb[domain, gfn], s.p2m[domain, gfn]

@@ -1,6 +1,7 @@
 """The pages that are written from the specification, on a tiny fake of it."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -200,3 +201,25 @@ def test_orphans__are_found_in_either_direction(
     expected: list[str],
 ) -> None:
     assert expected == bulkhead_spec.orphans(properties, requirements)
+
+
+@pytest.fixture
+def proved_page(registry: Any, tmp_path: Path) -> str:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_map.py").write_text("map_page(s, 1, 2)")
+    (tmp_path / "tests" / "test_other.py").write_text("unmap_page(s, 1, 2)")
+    (tmp_path / "build").mkdir()
+    verdicts = {"properties": [{"id": "INV-GNT-CONSENT", "verdicts": {"proved": 3, "frame": 9}}]}
+    (tmp_path / "build" / "proofs.json").write_text(json.dumps(verdicts))
+    killed = {"id": "XSA-1", "killed_by": "proof", "property": "INV-GNT-CONSENT"}
+    (tmp_path / "build" / "mutants.json").write_text(json.dumps([killed, {**killed, "id": "m", "killed_by": "test"}]))
+    found: str = bulkhead_spec.Writer(registry, tmp_path).pages()["fakespec.map.rst"]
+    return found
+
+
+@pytest.mark.parametrize(
+    "expected",
+    [":Tests: ``tests/test_map.py``\n", ":Last proof: 9 frame, 3 proved\n", ":Mutants that it killed: 1: XSA-1\n"],
+)
+def test_module_page__shows_what_was_run(proved_page: str, expected: str) -> None:
+    assert expected in proved_page

@@ -87,14 +87,14 @@ def report(verdicts: list[Verdict], out: Console) -> int:
         numbers = [sum(v.killed_by == k for v in these) for k in (PROOF, "test", "broken")]
         shown.add_row(kind, str(len(these)), *map(str, numbers), str(equal), str(len(alive)))
     out.print(shown)
-    for each in OPEN:
-        out.print(f"open: {each.id} {each.missing}")
+    for flaw in OPEN:
+        out.print(f"open: {flaw.id} {flaw.missing}")
     for each in survivors:
         out.print(f"survived: {each.id} {each.words} ({each.where})")
     historical = [v for v in survivors if v.id in {m.id for m in HISTORICAL}]
     systematic = [v for v in verdicts if v.id not in {m.id for m in HISTORICAL}]
-    alive = len(survivors) - len(historical)
-    enough = not systematic or alive <= 0.05 * len(systematic)
+    left = len(survivors) - len(historical)
+    enough = not systematic or left <= 0.05 * len(systematic)
     return 0 if not historical and enough else 1
 
 

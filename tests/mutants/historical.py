@@ -5,9 +5,15 @@ The id is that of the advisory; a letter tells its flaws apart, a word after a d
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import attrs
 
+from spec.language import Mfn, fill, put, span
+from spec.state import Use
 from tests.mutants.mutation import Mutant
+from tests.spec.machine import FREE, GRANTER, machine
 
 
 @attrs.frozen
@@ -19,9 +25,16 @@ class Open:
 
 
 def _flaw(identifier: str, module: str, function: str, words: str, old: str, new: str,
-          **sizes: tuple[int, ...]) -> Mutant:
-    return Mutant(identifier, identifier.rpartition("-")[0] if identifier.count("-") > 1 else identifier,
-                  f"spec.{module}", function, words, old, new, sizes=tuple(sizes.items()))
+          trial: Callable[[], tuple[Any, str, dict[str, Any]]] | None = None, **sizes: tuple[int, ...]) -> Mutant:
+    source = identifier.rpartition("-")[0] if identifier.count("-") > 1 else identifier
+    return Mutant(identifier, source, f"spec.{module}", function, words, old, new, sizes=tuple(sizes.items()), trial=trial)
+
+
+def _large_block() -> tuple[Any, str, dict[str, Any]]:
+    """An ordinary domain asks for 4 MB in one block; there is as much."""
+    s = fill(machine(), "frame", span(FREE, 1 << 10), lambda _row, _mfn: {"use": Use.FREE})
+    s = put(put(s, "heap", 0, free=1 << 10), "domain", GRANTER, max_pages=1 << 11)
+    return s, "increase_extent", {"caller": GRANTER, "domain": GRANTER, "order": 10, "mfn": Mfn(FREE)}
 
 
 HISTORICAL: list[Mutant] = [
@@ -71,7 +84,8 @@ HISTORICAL: list[Mutant] = [
     _flaw("XSA-224c", "grant.map", "_enter", "a writable mapping takes no reference on its page",
           "p2m.insert_page(frames.get_page(s, mfn), wish", "p2m.insert_page(frames.get_page(s, mfn) if wish.readonly else s, wish"),
     _flaw("XSA-224d", "grant.unmap", "_take_out", "the second phase of an unmap runs although the first one failed",
-          "        return refuse(s, GNTST_GENERAL_ERROR)\n",
+          "    if removed.kind != Kind.DONE:\n        return refuse(s, GNTST_GENERAL_ERROR)\n",
+          "    if removed.kind != Kind.DONE:\n"
           '        return accept(put(s, "release", (caller, slot), held=True, readonly=row.readonly, granter=row.granter,\n'
           "                          ref=row.ref, mfn=mfn))\n"),
     # ---- copies
@@ -106,9 +120,9 @@ HISTORICAL: list[Mutant] = [
     _flaw("XSA-284-frame", "memory.reservation", "populate_extent", "another frame is mapped than the one that was allocated",
           "p2m.insert_range(s, domain, gfn, mfn, pages,", "p2m.insert_range(s, domain, gfn, Mfn(mfn + 1), pages,"),
     _flaw("XSA-31", "memory.reservation", "increase_extent", "a domain may ask for a block of any size",
-          "if order > largest_order(s, caller):", "if False:"),
+          "if order > largest_order(s, caller):", "if False:", _large_block),
     _flaw("XSA-158", "memory.reservation", "largest_order", "every domain may ask for blocks as large as a control domain",
-          "return ite(row.control, LARGEST_ORDER,", "return ite(row.status == Status.ALIVE, LARGEST_ORDER,"),
+          "return ite(row.control, LARGEST_ORDER,", "return ite(row.status == Status.ALIVE, LARGEST_ORDER,", _large_block),
     _flaw("XSA-383", "memory.frames", "may_have", "a domain whose limit was never set has none",
           "row.tot_pages + pages <= row.max_pages", "either(row.max_pages == 0, row.tot_pages + pages <= row.max_pages)"),
     _flaw("XSA-385", "memory.frames", "may_have",
@@ -116,11 +130,13 @@ HISTORICAL: list[Mutant] = [
           "row.tot_pages + pages <= row.max_pages", "(row.tot_pages + pages) % 4 <= row.max_pages"),
     # ---- giving it back
     _flaw("XSA-222a", "memory.reservation", "_decrease", "a page is freed although its mapping could not be removed",
-          "after = removed.state", "after = frames.get_page(s, mfn)"),
+          "    return accept(frames.put_page(frames.drop_allocation(after, mfn), mfn))",
+          '    after = frames.put(after, "p2m", (domain, gfn), type=row.type, hardware=row.hardware, handle=row.handle)\n'
+          "    return accept(frames.put_page(frames.drop_allocation(after, mfn), mfn))"),
     _flaw("XSA-222b", "memory.p2m", "remove_page", "a removal that has failed is reported as done",
           'after = put(s, "p2m", (domain, gfn), type=P2mType.INVALID, hardware=False, handle=0, stale=False)', "after = s"),
     _flaw("XSA-247", "memory.p2m", "remove_page", "what an entry holds is let go although the entry could not be cleared",
-          "return accept(_let_go(after, row))", "return accept(_let_go(s, row))"),
+          "return accept(_let_go(flush_tlb(after, domain), row))", "return accept(_let_go(flush_tlb(s, domain), row))"),
     _flaw("XSA-252", "memory.frames", "drop_allocation", "a reference is dropped that the caller does not have",
           "if not s.frame[mfn].allocated:", "if False:"),
     # ---- stage 2

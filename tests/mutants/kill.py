@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import io
+import os
+import pathlib
 import time
 
 import attrs
+import pytest
 
-from proofs.engine.obligations import FAILED, UNKNOWN, Theory, TransitionProof
-from proofs.engine.scope import Scope
-from proofs.engine.symbols import NoBranching
+from proofs.booting import BOOT, Booting
+from proofs.engine.obligations import Theory
 from proofs.fingerprint import dependencies
 from proofs.table_traces import anything
-from proofs.theories import MACHINE, TABLES, theory
+from proofs.theories import MACHINE, theory
 from spec.language.values import SpecificationError
 from tests.mutants.mutation import Mutant, applied, original
+from tests.mutants.search import Answer, Found, counterexample, tried
 
 PROOF, TEST, SURVIVED, BROKEN = "proof", "test", "survived", "broken"
+HERE = pathlib.Path(__file__).resolve().parent
+OF_TABLES = ("tables", "table_steps", "table_pages", "tlb", "walk", "descriptors", "geometry")
+"""Modules of ``spec.memory`` that speak of tables as words, and whose tests do."""
 
 
 @attrs.frozen
 class Verdict:
     """How a mutant ended.
 
-    killed_by: ``proof`` (with a counterexample that the mutated specification itself confirmed),
+    killed_by: ``proof`` (a proof fails, with a counterexample that the mutated specification itself confirmed),
     ``test``, ``broken`` (the changed code is not even a specification), or ``survived``.
+    acts: it changes what some step does to the state, not only what it answers.
+    suspects: of one that no counterexample was found for, the properties that are not proved with it.
     """
 
     id: str
@@ -35,89 +46,94 @@ class Verdict:
     transition: str
     seconds: float
     replayed: bool
+    acts: bool = True
+    suspects: tuple[str, ...] = ()
+
+
+@functools.cache
+def _reached(name: str) -> dict[str, frozenset[str]]:
+    """Which functions each transition of a theory can call."""
+    return {each: frozenset(dependencies(step.function)) for each, step in theory(name).transitions.items()}
 
 
 def affected(chosen: Theory, mutant: Mutant) -> list[str]:
     """The transitions that can call the mutated function, those with fewest dependencies first."""
     function = original(mutant)
     place = f"{function.__module__}.{function.__qualname__}"
-    found = []
-    for name, each in chosen.transitions.items():
-        known = dependencies(each.function)
-        if place in known:
-            found.append((len(known), name))
-    return [name for _, name in sorted(found)]
+    name = next(iter(chosen.transitions.values())).theory
+    found = [(len(known), each) for each, known in _reached(name).items() if place in known]
+    return [each for _, each in sorted(found)]
 
 
-def by_proof_of_tables(chosen: Theory, names: list[str], budget: float) -> tuple[str, str, bool] | None:
-    """As ``by_proof``; a failure is confirmed by random steps from boot, on integers, that break a property."""
+def by_proof(chosen: Theory, names: list[str], mutant: Mutant, budget: float) -> Answer:
+    """The first property that a mutated step breaks, or what is known of those that are not proved any more."""
     started = time.perf_counter()
+    all_of_them = Answer()
     for name in names:
-        for line in TransitionProof(chosen, chosen.transitions[name], limit=3.0).run():
-            if line.verdict in (FAILED, UNKNOWN):
-                return line.property, name, anything() is not None
-            if time.perf_counter() - started > budget:
-                return None
-    return None
-
-
-def by_proof(chosen: Theory, names: list[str], budget: float) -> tuple[str, str, bool] | None:
-    """The first property whose proof fails: (property, transition, confirmed by the plain specification)."""
-    started = time.perf_counter()
-    unconfirmed = None
-    for name in names:
-        proof = TransitionProof(chosen, chosen.transitions[name], limit=3.0)
-        tried = 0
-        for line in proof.run():
-            if line.verdict != FAILED or not proof.problems or proof.problems[-1][0] is not line:
-                if line.verdict == FAILED:
-                    return line.property, name, True
-                continue
-            if tried < 6:
-                tried += 1
-                found = Scope(chosen).solve(proof.problems[-1][1], proof.problems[-1][1].logs)
-                if found is not None:
-                    return line.property, name, True
-            unconfirmed = unconfirmed or (line.property, name, False)
-            if time.perf_counter() - started > budget:
-                return unconfirmed
-        if time.perf_counter() - started > budget:
+        left = started + budget - time.perf_counter()
+        if left <= 0:
+            all_of_them.suspects.append(f"(no time for {name})")
             break
-    return unconfirmed
+        answer = counterexample(chosen, name, mutant, time.perf_counter() + max(left / 2, 3.0))
+        all_of_them.differs |= answer.differs
+        all_of_them.acts |= answer.acts
+        all_of_them.suspects += [f"{each} of {name}" for each in answer.suspects]
+        all_of_them.found = answer.found
+        if answer.found is not None:
+            return all_of_them
+    all_of_them.found = tried(chosen, mutant)
+    return all_of_them
 
 
-def kill(mutant: Mutant, budget: float = 60.0) -> Verdict:
+def by_steps(mutant: Mutant, budget: float) -> Answer:
+    """A property of the tables that random steps from boot, on integers, break: so no proof of it can succeed."""
+    with applied(mutant):
+        trace = anything(budget)
+    found = None if trace is None else Found(trace.found[0].property, trace.step)
+    return Answer(differs=True, acts=True, found=found)
+
+
+def by_boot(mutant: Mutant) -> Answer:
+    """A property that fails of a boot state, which is concrete: so it needs no other confirmation."""
+    with applied(mutant):
+        line = next((line for line in Booting().run() if line.verdict == FAILED), None)
+    return Answer(differs=True, acts=True, found=None if line is None else Found(line.property, BOOT))
+
+
+def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
     """Put the mutant in and look who notices."""
     started = time.perf_counter()
-    chosen, prove = theory(MACHINE), by_proof
-    names = affected(chosen, mutant)
-    if not names:
-        chosen, prove = theory(TABLES), by_proof_of_tables
-        names = affected(chosen, mutant)
-    killed_by, property_, transition, replayed = SURVIVED, "", "", False
-    with applied(mutant):
-        try:
-            found = prove(chosen, names, budget)
-        except (NoBranching, SpecificationError) as problem:
-            killed_by, property_ = BROKEN, str(problem)[:80]
-            found = None
-        if found is not None:
-            property_, transition, replayed = found
-            killed_by = PROOF if replayed else SURVIVED
-        if killed_by == SURVIVED and by_tests(mutant):
-            killed_by = TEST
-    return Verdict(mutant.id, mutant.source, mutant.where, mutant.words, killed_by, property_, transition,
-                   time.perf_counter() - started, replayed)
+    killed_by, found, answer = SURVIVED, Found("", ""), Answer(acts=True)
+    try:
+        names = affected(theory(MACHINE), mutant)
+        if mutant.module == "spec.boot":
+            answer = by_boot(mutant)
+        else:
+            answer = by_proof(theory(MACHINE), names, mutant, budget) if names else by_steps(mutant, budget / 2)
+    except (SpecificationError, TypeError, AttributeError, AssertionError) as problem:
+        killed_by, found = BROKEN, Found(f"{type(problem).__name__}: {problem}"[:80], "")
+    if answer.found is not None:
+        killed_by, found = PROOF, answer.found
+    elif killed_by == SURVIVED and by_tests(mutant):
+        killed_by = TEST
+    suspects = () if killed_by == PROOF else tuple(dict.fromkeys(answer.suspects))
+    return Verdict(mutant.id, mutant.source, mutant.where, mutant.words, killed_by, found.property, found.transition,
+                   time.perf_counter() - started, killed_by == PROOF, answer.acts, suspects)
+
+
+def tests_of(mutant: Mutant) -> list[str]:
+    """The unit tests that may notice a mutant, the nearest first."""
+    _, noun, stem = mutant.module.split(".")
+    found = sorted((HERE.parent / "spec").glob("*/test_*.py"))
+    tables = stem in OF_TABLES
+    chosen = [each for each in found if (each.stem.removeprefix("test_") in OF_TABLES) == tables]
+    nearest = sorted(chosen, key=lambda each: (each.stem != f"test_{stem}", each.parent.name != noun, each.name))
+    return [str(each) for each in nearest]
 
 
 def by_tests(mutant: Mutant) -> bool:
-    """Whether a unit test of the mutated noun fails."""
-    import contextlib
-    import io
-
-    import pytest
-
-    noun = mutant.module.split(".")[1]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", f"tests/spec/{noun}"])
+    """Whether a unit test of the specification fails."""
+    os.environ["HYPOTHESIS_PROFILE"] = "ci"
+    with applied(mutant), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests_of(mutant)])
     return code == pytest.ExitCode.TESTS_FAILED

@@ -25,6 +25,7 @@ class Mutant:
     source: the advisory, or the kind of systematic change.  where: module:function:line.
     old, new: text of the function that is replaced, once; or ``body``: its whole new source.
     sizes: type and values of identifiers that a counterexample needs in its small world.
+    trial: a state, a transition and arguments with which it breaks something, where no small world is large enough.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Mutant:
     body: str = ""
     line: int = 0
     sizes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    trial: Callable[[], tuple[Any, str, dict[str, Any]]] | None = None
 
     @property
     def where(self) -> str:

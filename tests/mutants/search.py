@@ -1,13 +1,13 @@
-"""Does a mutated step break a property?  A small world in which all properties of a path are asked about at once.
+"""Does a mutated step break a property?  First the proof, then a small world.
 
-Only paths that the mutant has changed are looked at.  Each is one question: is there a state that satisfies every
-invariant, and a call that takes this path, after which some property does not hold?  What is found counts only when
-the plain (mutated) specification, run on integers, confirms it; then the proof of that property cannot succeed.
+Only paths that the mutant has changed are looked at, and of each only the properties that do not follow any more
+from the invariants that were enough without the mutant.  For each of these a small world is asked: is there a state
+that satisfies every invariant, and a call that takes this path, after which the property does not hold?  What is
+found counts only when the plain (mutated) specification, run on integers, confirms it.
 """
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -35,6 +35,20 @@ class Found:
 
     property: str
     transition: str
+
+
+@attrs.define
+class Answer:
+    """What is known of one mutated transition.
+
+    differs: some path is taken or ends otherwise.  acts: and one that changes the state.
+    suspects: properties that were not proved with the mutant in it; ``found``: the one of them that is broken.
+    """
+
+    differs: bool = False
+    acts: bool = False
+    suspects: list[str] = attrs.field(factory=list)
+    found: Found | None = None
 
 
 # ---- what a mutant changes
@@ -123,7 +137,8 @@ class World(Scope):
         outcome = run(problem, found)
         if outcome is None:
             return None
-        broke = breaks(self.theory, state, outcome, found.arguments.get(proof.transition.actor, self.theory.nobody), self)
+        actor = found.arguments.get(proof.transition.actor, self.theory.nobody)
+        broke = breaks(self.theory, state, outcome, actor, self)
         return Found(broke, proof.transition.name) if broke else None
 
 
@@ -173,43 +188,43 @@ def goals_of(proof: TransitionProof, number: int, path: Path, log: Log) -> list[
     return goals
 
 
-def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> tuple[Found | None, bool]:
-    """What the mutated transition breaks, and whether the mutant changes any path of it at all."""
-    proof = TransitionProof(theory, theory.transitions[name], hints=hints().get(name, {}), general=_general())
+def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> Answer:
+    """What the mutated transition breaks, and what is left to be said of it."""
+    proof = TransitionProof(theory, theory.transitions[name], hints=hints())
     known = {signature(path) for path, _ in proof.paths()}
     world: World | None = None
-    differs = False
+    answer = Answer()
     with applied(mutant):
         for number, path, log in changed_paths(proof, known):
-            differs = True
+            answer.differs = True
             if path.result.state is proof.before and not path.overflows:
                 continue
-            goals = goals_of(proof, number, path, log)
-            left = until - time.perf_counter()
-            if left <= 0:
-                break
-            if not goals:
-                continue
-            world = world or World(theory, dict(mutant.sizes))
-            found = world.question(proof, path, log, goals, min(left, QUESTION))
-            if found is None:
-                continue
-            if still_proved(proof, goals, found):
-                raise AssertionError(f"{mutant.id}: {found.property} is broken and yet proved of {name}")
-            return found, True
-    return None, differs
+            answer.acts = True
+            for goal in goals_of(proof, number, path, log):
+                if time.perf_counter() > until:
+                    answer.suspects.append("(time is up)")
+                    return answer
+                # what still follows from the invariants that were enough without the mutant holds with it
+                if proof._by_hint(goal) is not None:
+                    continue
+                answer.suspects.append(goal.property)
+                world = world or World(theory, dict(mutant.sizes))
+                left = until - time.perf_counter()
+                answer.found = world.question(proof, path, log, [goal], max(1.0, min(left, QUESTION)))
+                if answer.found is not None:
+                    return answer
+    return answer
 
 
-def still_proved(proof: TransitionProof, goals: list[Goal], found: Found) -> bool:
-    """Whether the proof goes through although the plain specification says otherwise: a flaw of the engine."""
-    return any(proof._by_hint(goal) is not None for goal in goals if goal.property == found.property)
-
-
-@functools.cache
-def _general() -> dict[str, list[str]]:
-    """What each property needed, whatever the step."""
-    found: dict[str, set[str]] = {}
-    for each in hints().values():
-        for property_, used in each.items():
-            found.setdefault(property_, set()).update(used)
-    return {each: sorted(used) for each, used in found.items()}
+def tried(theory: Theory, mutant: Mutant) -> Found | None:
+    """What the mutant breaks in the state that it names itself: too large a one for a small world."""
+    if mutant.trial is None:
+        return None
+    state, name, arguments = mutant.trial()
+    step = theory.transitions[name]
+    with applied(mutant):
+        if not theory.untouched(state) or broken(theory, state):
+            return None
+        outcome = step.function(state, **arguments)
+        broke = breaks(theory, state, outcome, arguments.get(step.actor, theory.nobody), None)
+    return Found(broke, name) if broke else None

@@ -7,11 +7,13 @@ import copy
 import importlib
 import inspect
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from tests.mutants.mutation import Mutant, source_of
 
 FLIP: dict[type, type] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 EFFECTS = ("put", "fill")
+RELEASES = ("put_", "drop_", "release_", "reduce_", "scrub", "clean")
 
 
 def _name(node: ast.expr) -> str:
@@ -38,7 +40,7 @@ def _sites(tree: ast.FunctionDef) -> Iterator[tuple[int, str, Callable[[ast.AST]
             if len(node.keywords) > 1:
                 for which in range(len(node.keywords)):
                     yield position, f"update of {node.keywords[which].arg} dropped", lambda n, w=which: _less(n, w)  # type: ignore[misc]
-        if isinstance(node, ast.Call) and _name(node.func).startswith(("put_", "drop_", "release_", "reduce_", "scrub", "clean")) \
+        if isinstance(node, ast.Call) and _name(node.func).startswith(RELEASES) \
                 and node.args and _name(node.args[0]) == "s":
             yield position, "release dropped", lambda n: n.args[0]  # type: ignore[attr-defined]
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _name(node.value.func) == "legal":
@@ -85,7 +87,7 @@ def of_function(module: str, name: str) -> Iterator[Mutant]:
         mutated = copy.deepcopy(tree)
         target = list(ast.walk(mutated))[position]
         before = ast.unparse(target)
-        result = _At(target, change).visit(mutated)
+        result: Any = _At(target, change).visit(mutated)
         ast.fix_missing_locations(result)
         line = start + getattr(target, "lineno", 1) - 1
         text = " ".join(before.split())[:70]

@@ -23,8 +23,8 @@ TABLES: list[Mutant] = [
     _mutant("unaligned", STEPS, "insert_leaf", "a block may begin anywhere", "frame % size == 0", "frame >= 0"),
     _mutant("target-table", STEPS, "insert_leaf", "a table may be mapped",
             "row.use == Use.MEMORY", "either(row.use == Use.MEMORY, row.use == Use.TABLE)"),
-    _mutant("level-0", STEPS, "insert_leaf", "a block of 512 GiB is taken for a page", "one_of(level, 1, 2, 3)",
-            "one_of(level, 0, 1, 2, 3)"),
+    _mutant("level-0", STEPS, "link_table", "a word of level 0 is a block", "table_word(work.page)",
+            "evolve(table_word(work.page), table=work.level != 0)"),
     # -- what a word says
     _mutant("xn", BITS, "leaf_with", "nothing is marked as not executable", "xn=neg(execute)", "xn=False"),
     _mutant("read-only", BITS, "leaf", "a read-only type may be written",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import z3
 
@@ -12,7 +13,7 @@ NAMES = ("a", "b", "c", "d", "e")
 BOUNDS = {"d": (0, 3), "e": (0, 6)}
 
 
-def _integer(pick: random.Random, depth: int) -> tuple[T.Term, object]:
+def _integer(pick: random.Random, depth: int) -> tuple[T.Term, Any]:
     kind = pick.randrange(7) if depth else pick.randrange(2)
     if kind == 0:
         value = pick.randrange(-5, 6)
@@ -37,7 +38,7 @@ def _integer(pick: random.Random, depth: int) -> tuple[T.Term, object]:
     return T.choose(condition, one, other), lambda env: left(env) if test(env) else right(env)
 
 
-def _condition(pick: random.Random, depth: int) -> tuple[T.Term, object]:
+def _condition(pick: random.Random, depth: int) -> tuple[T.Term, Any]:
     kind = pick.randrange(7) if depth else pick.randrange(3)
     if kind < 3:
         one, left = _integer(pick, max(depth - 1, 0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from proofs.engine.obligations import Theory
 from spec.language import (
     DomId,
@@ -169,18 +171,19 @@ def only_own(old: Toy, new: Toy, actor: DomId, d: DomId, g: Gfn) -> bool:
     return either(d == actor, old.p2m[d, g].valid == new.p2m[d, g].valid)
 
 
-def theory(*functions: object, properties: tuple[object, ...] = ()) -> Theory:
+def theory(*functions: Any, properties: tuple[object, ...] = ()) -> Theory:
     """The toy with its transitions, or with some of them replaced."""
-    chosen = {f.__name__: f for f in (populate, map_page, clear_range, drop, release)}
-    chosen.update({f.__name__: f for f in functions})  # type: ignore[attr-defined]
+    chosen: dict[str, Any] = {f.__name__: f for f in (populate, map_page, clear_range, drop, release)}
+    chosen.update({f.__name__: f for f in functions})
     hints = {"populate": {"caller": "DomId", "mfn": "Mfn", "pages": "int"},
              "map_page": {"caller": "DomId", "gfn": "Gfn", "mfn": "Mfn"},
              "clear_range": {"caller": "DomId", "gfn": "Gfn", "pages": "int"},
              "drop": {"caller": "DomId", "gfn": "Gfn"},
              "release": {"caller": "DomId", "mfn": "Mfn"}}
     transitions = {n: Transition(n, f, parameters=hints[n]) for n, f in chosen.items()}
-    invariants = (references, pages, mapped_is_owned, within_limit)
+    invariants: tuple[Any, ...] = (references, pages, mapped_is_owned, within_limit)
     tables = ("frame", "domain", "p2m", "domain")
-    found = {f.__name__: Property(f.__name__, f, t, two_state=False, fulfils=()) for f, t in zip(invariants, tables, strict=True)}
+    found = {f.__name__: Property(f.__name__, f, t, two_state=False, fulfils=())
+             for f, t in zip(invariants, tables, strict=True)}
     found["only_own"] = Property("only_own", only_own, "p2m", two_state=True, fulfils=())
     return Theory(Toy, schemas(Toy), transitions, found)

@@ -16,7 +16,7 @@ from spec.errors import (
 )
 from spec.grant.entries import ACCEPT_TRANSFER, TRANSITIVE, EntryV1, StatusV2, place_status, place_v1, place_v2
 from spec.grant.map import map_grant_ref
-from spec.language import U64, DomId, Gfn, GrantRef, Handle, Kind, Outcome, VcpuId, Word, decode, layouts, put
+from spec.language import U64, DomId, Gfn, GrantRef, Handle, Index, Kind, Outcome, VcpuId, Word, decode, layouts, put
 from spec.language.outcomes import IllegalChoice
 from spec.state import DOMID_SELF, P2mType, State, Status
 from tests.spec.machine import (
@@ -31,10 +31,12 @@ from tests.spec.machine import (
     UNKNOWN,
     broken,
     frame_of,
+    grant_frame_of,
     grant_v1,
     grant_v2,
     machine,
     mapped_grant,
+    mapped_shared_frame,
     sound,
     with_domain,
     with_row,
@@ -372,6 +374,13 @@ def test_map__refuses_a_device_count_that_is_full_and_leaves_nothing_mapped() ->
     assert outcome.code == GNTST_GENERAL_ERROR
     assert outcome.state.p2m[DOM0, HOLE].type == P2mType.INVALID
     assert outcome.state.frame[frame_of(GRANTER)].references == 1
+
+
+def test_map__over_the_mapping_of_a_domains_own_grant_frame_leaves_the_record_of_it() -> None:
+    s = mapped_shared_frame(machine(), MAPPER, HOLE, grant_frame_of(MAPPER))
+    s = grant_v1(s, MAPPER, REF, MAPPER, gfn=HOLE)
+    after = map_it(s, granter=MAPPER).state
+    assert (after.frame[grant_frame_of(MAPPER)].mapped, after.deviation[Index(0)].dev33) == (True, True)
 
 
 def test_map__leaves_free_frames_alone() -> None:

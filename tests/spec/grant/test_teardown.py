@@ -6,7 +6,7 @@ import pytest
 
 from spec.grant.entries import EntryV1, place_v1
 from spec.grant.teardown import free_grant_frame, free_last_status_frame, free_maptrack_frame, release_mapping
-from spec.language import DomId, GrantRef, Handle, Kind, decode, put
+from spec.language import DomId, GrantRef, Handle, Index, Kind, VcpuId, decode, put
 from spec.language.outcomes import IllegalChoice
 from spec.state import DeviceUse, Stage, State, Status, Use
 from tests.spec.machine import (
@@ -156,6 +156,17 @@ def test_free_grant_frame__waits_for_the_last_pin() -> None:
     s = put(gone(), "active_grant", (GRANTER, REF), host_readers=1)
     with pytest.raises(IllegalChoice):
         free_grant_frame(s, GRANTER)
+
+
+def test_free_grant_frame__waits_for_a_copy_that_has_looked_the_domain_up() -> None:
+    s = put(gone(), "copy_side", (MAPPER, VcpuId(0), Index(0)), known=True, domain=GRANTER)
+    with pytest.raises(IllegalChoice):
+        free_grant_frame(s, GRANTER)
+
+
+def test_free_grant_frame__of_a_domain_that_was_never_built_has_its_allocation_still() -> None:
+    s = put(gone(), "frame", grant_frame_of(GRANTER), allocated=True, references=1)
+    assert free_grant_frame(s, GRANTER).state.frame[grant_frame_of(GRANTER)].use == Use.FREE
 
 
 def test_free_grant_frame__is_for_a_domain_that_nobody_can_look_up() -> None:
