@@ -127,7 +127,7 @@ def _print(page: dict[str, Any]) -> None:
     for each in page["falsified_by"]:
         out.print(f"  - {each}")
     if page["deviations"]:
-        out.print("\nHolds except where Xen itself deviates: until one of these has happened, and always where it was mended")
+        out.print("\nHolds except where Xen itself deviates: until one of these has happened")
         for each in page["deviations"]:
             told = (f"When: {each['condition']}. Then: {each['consequence']}." if "condition" in each
                     else f"Not for publication yet: {each['described_in']}.")

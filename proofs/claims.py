@@ -41,7 +41,8 @@ GENERATED: dict[str, Generated] = {each.id: each for each in (
 ISOLATION = Claim(
     "isolation",
     "Can one VM ever reach another VM's memory?",
-    "No.  Whatever a running domain's translation reaches is its own, or was granted to it and not yet taken back, "
+    "No, unless Xen itself has deviated (see below).  "
+    "Whatever a running domain's translation reaches is its own, or was granted to it and not yet taken back, "
     "or is mapped by privilege over the owner, or is device memory that it was given; nothing of Xen, nothing freed; "
     "and never with more rights than were granted.  This holds for any number of domains, frames, grants and handles.",
     (

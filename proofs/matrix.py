@@ -79,7 +79,7 @@ def job_fingerprint(name: str, options: Options) -> str:
     actor = ""
     if name != COROLLARIES:
         step = chosen.transitions[name]
-        actor = f"{step.actor} {step.parameters} {sorted(step.unreachable)}"
+        actor = f"{step.actor} {step.parameters} {sorted(map(str, step.unreachable))}"
     return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seed, options.audit)))
 
 

@@ -16,7 +16,7 @@ import attrs
 
 from proofs.engine import terms as T
 from proofs.engine.obligations import PROVED, UNREACHABLE, Problem, Theory, TransitionProof
-from proofs.engine.scope import Scope
+from proofs.engine.scope import DEFAULT_SIZES, Scope
 from proofs.engine.solvers import UNSAT, with_z3
 from proofs.engine.symbols import Path, lift
 from proofs.stimuli import ADDRESS, PAGES_APART, stimuli
@@ -33,7 +33,7 @@ from spec.state import P2mType, Use
 TEARDOWN = (
     "release_mapping", "free_maptrack_frame", "relinquish_frame", "relinquish_mapping", "put_orphan", "give_table",
     "finish_stage", "relinquish_pool", "unlist_domain", "free_grant_frame", "free_last_status_frame",
-    "free_shared_info", "free_root", "forget_domain",
+    "free_shared_info", "free_root", "forget_domain", "kill_domain",
 )
 CHANGE_OF_VERSION = (
     "set_version", "populate_status_frame", "unmap_status_frame", "withdraw_status_frame", "clear_grant_frame",
@@ -70,6 +70,7 @@ class Row:
     kind: str
     code: int
     reached: bool = False
+    """On the way a deviation may have happened."""
     steps: int = 0
     satisfiable: str = "unknown"
     """"trace", "small scope", "no" (proved), or "unknown"."""
@@ -78,7 +79,9 @@ class Row:
     @property
     def holds(self) -> bool:
         """It can be given; or it is declared that it cannot, and that is proved."""
-        return self.satisfiable == "no" if self.reason else self.satisfiable in ("trace", "small scope")
+        if self.reason:
+            return self.satisfiable == "no"
+        return self.reached or self.satisfiable in ("trace", "small scope")
 
 
 class Walker:
@@ -149,9 +152,12 @@ class Walker:
                     continue
                 state, depth = after, depth + 1
 
-    def prepare(self) -> None:
-        """Walks with a purpose: grant tables in use, version 2, a copy under way, domains that come and go."""
-        for start, _ in list(self.corpus):
+    def prepare(self, starts: int | None = None) -> None:
+        """Walks with a purpose: grant tables in use, version 2, a copy under way, domains that come and go.
+
+        starts: from so many boot states, the last ones; all of them if it is not said.
+        """
+        for start, _ in list(self.corpus)[-(starts or len(self.corpus)):]:
             self._exhausted(start)
             state, depth = self._granting(start)
             self._killed(*self._crowded(state, depth))
@@ -163,6 +169,7 @@ class Walker:
                 ), 600)
                 self.drive(busy, taken, (*COPY, "map_grant_ref", "unmap_grant_ref", "complete_unmap"), 1000)
                 self._killed(busy, taken)
+                self._killed(each, steps)
             spare = self.choose.spare
             state, depth = self._all(start, 0, [("create_domain", self._new(start))])
             state, depth = self.drive(state, depth, BUILD, 1500, domain=spare)
@@ -242,8 +249,8 @@ class Walker:
                     sub_page=not passed_on and ref in (12, 13), start=U16((domain + 1) % 3 if passed_on else 8),
                     length=U16(64),
                 )
-                second = (encode(TransitiveV2(ref=GrantRef(10 if ref == 14 else self.rng.randrange(8, 14)))) if passed_on
-                          else encode(FrameV2(frame=Gfn(gfn))))
+                behind = TransitiveV2(ref=GrantRef(10 if ref == 14 else self.rng.randrange(8, 14)))
+                second = encode(behind if passed_on else FrameV2(frame=Gfn(gfn)))
                 words += [(2 * ref, encode(head)), (2 * ref + 1, second)]
             state, depth = self._all(state, depth, self._stores(domain, words))
         self._keep(state, depth)
@@ -339,21 +346,21 @@ def answers(chosen: Theory) -> Iterator[Row]:
             for code in _codes(path):
                 found.setdefault((path.result.kind.value, code))
         for kind, code in found:
-            reason = transition.unreachable.get(code, "")
+            reason = transition.unreachable.get(code, "") or transition.unreachable.get(Kind(kind), "")
             yield Row(name, kind, code, reason=reason)
 
 
 # ---- what a walk did not reach
 
 
-def dead(chosen: Theory, name: str) -> dict[int, bool]:
-    """For each code that is declared unreachable, whether every path to it was proved to contradict itself."""
+def dead(chosen: Theory, name: str) -> dict[str, bool]:
+    """For each code or kind that is declared unreachable, whether every path to it was proved to contradict itself."""
     proof = TransitionProof(chosen, chosen.transitions[name], only=lambda _identifier: False)
-    found: dict[int, bool] = {}
+    found: dict[str, bool] = {}
     for line in proof.run():
         if line.property.startswith(UNREACHABLE):
-            code = int(line.property.removeprefix(UNREACHABLE))
-            found[code] = found.get(code, True) and line.verdict == PROVED
+            declared = line.property.removeprefix(UNREACHABLE)
+            found[declared] = found.get(declared, True) and line.verdict == PROVED
     return found
 
 
@@ -364,7 +371,10 @@ def in_small_scope(chosen: Theory, name: str, wanted: list[Row], limit: float) -
     paths = list(proof.paths())
     scope = Scope(chosen)
     for row in wanted:
+        until = time.perf_counter() + 3 * limit
         for path, log in paths:
+            if time.perf_counter() > until:
+                break
             if path.result.kind is not Kind(row.kind) or row.code not in _codes(path):
                 continue
             given = T.equal(lift(path.result.code), T.number(row.code))
@@ -396,7 +406,8 @@ def reach(*, seconds: float = 60.0, seed: int = 1, limit: float = 5.0, names: tu
         mine = list(answers(chosen))
         walker = Walker(which, random.Random(seed))
         wanted = {(row.transition, row.kind, row.code) for row in mine if not row.reason}
-        if which == MACHINE:
+        walker.walk(seconds * share / 10, wanted)
+        if which == MACHINE and wanted - set(walker.seen):
             walker.prepare()
         walker.walk(seconds * share, wanted)
         say(f"{which}: {walker.tried} steps tried, {len(walker.seen)} answers seen")
@@ -418,10 +429,10 @@ def _rest(chosen: Theory, rows: list[Row], limit: float, say: Callable[[str], No
         if declared:
             proved = dead(chosen, name)
             for row in declared:
-                if proved.get(row.code, False) and not row.reached:
+                if (proved.get(str(row.code), False) or proved.get(row.kind, False)) and not row.reached:
                     row.satisfiable = "no"
         open_ = [row for row in mine if not row.reason and row.satisfiable == "unknown"]
-        if open_ and limit:
+        if open_ and limit and all(hint in DEFAULT_SIZES for each in chosen.schemas.values() for hint in each.key):
             say(f"asking for {len(open_)} answers of {name}")
             in_small_scope(chosen, name, open_, limit)
 

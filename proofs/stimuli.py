@@ -39,6 +39,8 @@ class Stimuli:
         mapped = sorted({int(gfn) for _, gfn in state.p2m.keys()})  # noqa: SIM118
         holes = [PAGES_APART + i for i in range(4)]
         edges = [0, settings.root_pages - 1, settings.root_pages, (1 << 32) - 1, (1 << 36), (1 << 64) - 1]
+        # where a device reaches a page of another domain that is mapped one to one
+        self.direct = sorted({int(row.mfn) for _, row in state.p2m.items()})
         self.gfns, self.edges = [*mapped, *holes, *holes], edges
         self.spare = max(self.domains, default=0) + 1
 
@@ -84,7 +86,8 @@ class Stimuli:
                 gfn = self.rng.choice(self.gfns)
                 if s.p2m[owner, gfn].type:  # type: ignore[index]
                     return gfn
-        return self.rng.choice(self.gfns if self.rng.random() < 0.95 else self.edges)
+        roll = self.rng.random()
+        return self.rng.choice(self.gfns if roll < 0.9 else self.edges if roll < 0.95 else self.direct)
 
     def _any_Mfn(self, s: State, known: dict[str, Any]) -> int:
         wanted = self.rng.random()
@@ -308,7 +311,10 @@ class Stimuli:
     def _memory_left(self, _s: State, _t: str, _known: dict[str, Any]) -> bool:
         return self.rng.random() < 0.9
 
-    _vmids_left = _fits = _space_left = _tables_left = _memory_left
+    _vmids_left = _fits = _space_left = _memory_left
+
+    def _tables_left(self, _s: State, _t: str, _known: dict[str, Any]) -> bool:
+        return self.rng.random() < 0.75
 
     # -- words of memory
 

@@ -75,8 +75,10 @@ def memory() -> range:
 
 
 def boot(shape: Geometry) -> TableState:
-    """No domain has tables yet; what caches hold under unused VMIDs is unknown."""
+    """No domain has tables yet; pages hold anything, and so do caches under unused VMIDs."""
     s = empty(TableState)
+    for frame in POOL:
+        s = put(s, "cell", (Mfn(frame), Index(1)), raw=0x0080_0000_0004_07FF)
     for vmid in (1, 2):
         s = put(s, "tlb", (U16(vmid), *[Index(0)] * 4), cached=True, frame=Mfn(FIRST))
     s = put(s, "shape", ONE, start_level=U8(shape.start_level), root_pages=U8(shape.root_pages),
@@ -191,17 +193,37 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
         (3, "resolve_fault", there),
         (4 * late, "retire_table", {"domain": domain, "page": page_of(s, rng, Use.TABLE)}),
         (4, "free_table", {"page": page_of(s, rng, Use.RETIRED)}),
-        (2 * late, "take_frame", {"page": page_of(s, rng, Use.FREE), "for_tables": rng.random() < 0.2}),
-        (2 * late, "free_frame", {"page": page_of(s, rng, Use.MEMORY)}),
+        (2 * late, "take_frame", {"page": cached_frame(s, rng, Use.FREE), "for_tables": rng.random() < 0.2}),
+        (2 * late, "free_frame", {"page": cached_frame(s, rng, Use.MEMORY)}),
         (1, "shrink_pool", {"page": page_of(s, rng, Use.POOL)}),
         (1, "store_anywhere", {"page": Mfn(rng.choice((*LOOSE, *POOL))), "position": Index(rng.choice(positions())),
                                "word": rng.getrandbits(64)}),
-        (ending, "clear_root_word", {"domain": domain, **{name: digits[name] for name in ("i0", "i1", "i2")}}),
+        (ending, "clear_root_word", {"domain": domain, **root_word(s, domain)}),
         (ending, "abandon_tables", {"domain": domain}),
         (ending, "destroy_root", {"domain": domain}),
     ]
     _, name, arguments = rng.choices(steps, [weight for weight, _, _ in steps])[0]
     return name, arguments
+
+
+def cached_frame(s: TableState, rng: random.Random, use: Use) -> Mfn:
+    """A frame of this use that a cache leads to, if there is one."""
+    frames = [row.frame for _, row in s.tlb.items() if row.cached and s.table_frame[row.frame].use == use]
+    return rng.choice(frames) if frames and rng.random() < 0.7 else page_of(s, rng, use)
+
+
+def root_word(s: TableState, domain: DomId) -> dict[str, Index]:
+    """The indices of a word of the root table that is live, if there is one."""
+    start, space = s.shape[ONE].start_level, s.space[domain]
+    for key in dict(s.cell.items()):
+        page = key[0] - space.root
+        if 0 <= page < s.shape[ONE].root_pages and descriptors.is_live(tables.word_at(s, *key)):
+            digits = [0, 0, 0]
+            digits[start] = key[1]
+            if start:
+                digits[start - 1] = page
+            return {f"i{level}": Index(digit) for level, digit in enumerate(digits)}
+    return {f"i{level}": Index(0) for level in range(3)}
 
 
 def page_of(s: TableState, rng: random.Random, use: Use) -> Mfn:
@@ -230,7 +252,7 @@ def wander(shape: Geometry, seed: int, steps: int, taken: dict[str, int] | None 
     rng = random.Random(seed)
     s = boot(shape)
     for done in range(steps):
-        name, arguments = choose(s, rng, 3 if done % 300 > 240 else 0)
+        name, arguments = choose(s, rng, 15 if done % 200 > 170 else 0)
         after = attempt(s, name, arguments)
         if after is None or after.state is s:
             continue

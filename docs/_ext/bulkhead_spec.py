@@ -115,7 +115,7 @@ def load() -> Registry:
 def words_of(text: str | None, parameters: Iterable[str] = ()) -> Words:
     """Take a docstring apart: summary, body, a line for each parameter, ``Errors:`` and ``Source:``."""
     known = set(parameters)
-    lines = inspect.cleandoc(text or "").splitlines()
+    lines = [part for line in inspect.cleandoc(text or "").splitlines() for part in _entries(line, known)]
     found = Words()
     while lines and lines[0].strip():
         found.summary += lines.pop(0).strip() + " "
@@ -123,14 +123,14 @@ def words_of(text: str | None, parameters: Iterable[str] = ()) -> Words:
     body: list[str] = []
     add: Callable[[str], None] = body.append
     for line in lines:
-        start = re.match(r"(?P<key>[A-Za-z_][\w, ]*): *(?P<rest>.*)", line)
+        start = re.match(r"(?P<key>[A-Za-z_][\w, ]*?)(?: \((?P<ghost>ghost)\))?: *(?P<rest>.*)", line)
         names = [each.strip() for each in start["key"].split(",")] if start else []
         if start and names == ["Errors"]:
             found.errors, add = start["rest"], _extend(found, "errors")
         elif start and names == ["Source"]:
             found.source, add = start["rest"], _extend(found, "source")
         elif start and set(names) <= known:
-            found.parameters[", ".join(names)] = start["rest"]
+            found.parameters[", ".join(names)] = ("(ghost) " if start["ghost"] else "") + start["rest"]
             add = _extend_entry(found.parameters, ", ".join(names))
         elif not line.strip():
             body.append("")
@@ -139,6 +139,14 @@ def words_of(text: str | None, parameters: Iterable[str] = ()) -> Words:
             add(line)
     found.body = "\n".join(body).strip()
     return found
+
+
+def _entries(line: str, known: set[str]) -> list[str]:
+    """A line that says something of several parameters, as one line for each."""
+    parts = re.split(r"(?<=[.;])  (?=[a-z_][\w, ]*(?: \(ghost\))?: )", line)
+    heads = [part.partition(":")[0].removesuffix(" (ghost)") for part in parts]
+    named = [{each.strip() for each in head.split(",")} for head in heads]
+    return parts if all(names <= known for names in named[1:]) else [line]
 
 
 def _extend(words: Words, name: str) -> Callable[[str], None]:
@@ -219,7 +227,10 @@ def _resolved(node: ast.expr, names: Mapping[str, Any]) -> Any:
 def affected(transition: Any, properties: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """The properties that guard the tables which a step may write, and the requirements that they fulfil."""
     tables = tables_written(transition.function)
-    guards = sorted(name for name, each in properties.items() if each.table in tables)
+    theory = getattr(transition, "theory", "")
+    guards = sorted(
+        name for name, each in properties.items() if each.table in tables and getattr(each, "theory", "") == theory
+    )
     return guards, sorted({each for name in guards for each in properties[name].fulfils}, key=_order)
 
 
@@ -333,9 +344,9 @@ class Writer:
         return "\n".join(parts)
 
     def is_withheld(self, thing: Any, code: str) -> bool:
-        """The code shows how a deviation comes about that is not public.  Properties only name it."""
+        """The code shows how a deviation comes about that is not public.  Properties and the state only name it."""
         module = getattr(thing, "__module__", "")
-        if inspect.unwrap(thing) in self.claims or module in {"spec.state", "spec.deviations"}:
+        if module.endswith("invariants") or module in {"spec.state", "spec.deviations", "spec.isolation"}:
             return False
         named = {f"DEV-{each['words'] or each['flag']}" for each in DEVIATION.finditer(code)}
         return any(not each.public for name, each in self.registry.deviations.items() if name in named)
@@ -367,7 +378,7 @@ class Writer:
             _title(name, "-"),
             inline(words.summary, self.known),
             paragraphs(words.body, self.known),
-            self._details(words, {}),
+            self._details(words, _fields_of(each), "Field" if inspect.isclass(each) else "Parameter"),
             self._code(each),
         )
 
@@ -431,14 +442,14 @@ class Writer:
             self._code(claim.function),
         )
 
-    def _details(self, words: Words, types: Mapping[str, str]) -> str:
+    def _details(self, words: Words, types: Mapping[str, str], head: str = "Parameter") -> str:
         rows = []
         for names, text in words.parameters.items():
             type_ = types.get(names.split(",")[0], "")
             rows.append((f"``{names}``", f"``{type_}``" if type_ else "", inline(text, self.known)))
         named = {each for names in words.parameters for each in names.split(", ")}
         rows += [(f"``{name}``", f"``{type_}``", "") for name, type_ in types.items() if name not in named]
-        table = _table([("Parameter", "Type", "Meaning"), *rows], (20, 20, 60)) if rows else ""
+        table = _table([(head, "Type", "Meaning"), *rows], (20, 20, 60)) if rows else ""
         facts = {"Errors": inline(words.errors, self.known), "Source": inline(words.source, self.known)}
         return _joined(table, _fields(facts))
 
@@ -481,6 +492,13 @@ def _parameters(thing: Any) -> list[str]:
         return list(inspect.signature(thing).parameters)
     except (TypeError, ValueError):
         return []
+
+
+def _fields_of(thing: Any) -> dict[str, str]:
+    """The fields of a record and their types, as they stand in its source."""
+    if not hasattr(thing, "__attrs_attrs__"):
+        return {}
+    return {name: str(type_) for name, type_ in inspect.get_annotations(thing).items() if not name.startswith("__")}
 
 
 def _joined(*parts: str) -> str:

@@ -8,9 +8,8 @@ readings of the specification say the same.
 from __future__ import annotations
 
 import hashlib
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from proofs.engine import terms as T
@@ -20,7 +19,7 @@ from proofs.engine.symbolic_tables import Key, PointWrite, RangeWrite, SymTable,
 from proofs.engine.symbols import lift, unbranched, wrap
 from spec.language.records import columns
 from spec.language.registry import Property
-from spec.language.tables import Schema
+from spec.language.tables import Schema, Span, keys_of
 from spec.language.values import SpecificationError
 
 BOOT = "(boot)"
@@ -74,18 +73,18 @@ class GroundTable(SymTable):
 
     def _matching(self, pattern: tuple[Any, ...], position: int | None = None) -> Iterator[Key]:
         """The keys of a pattern; where it says ALL, those among the keys written by then."""
-        parts: list[Iterable[int]] = []
+        parts: list[Any] = []
         for part in pattern:
             if hasattr(part, "first"):
-                parts.append(range(_literal(part.first), _literal(part.first) + _literal(part.pages)))
+                parts.append(Span(_literal(part.first), _literal(part.pages)))
             elif hasattr(part, "has"):
                 known = self if position is None else self.prefix(position)
                 yield from (key for key in known.written()  # type: ignore[attr-defined]
                             if matches(pattern, key) is T.boolean(value=True))
                 return
             else:
-                parts.append([_literal(part)])
-        for numbers in itertools.product(*parts):
+                parts.append(_literal(part))
+        for numbers in keys_of(tuple(parts)):
             yield tuple(T.number(each) for each in numbers)
 
     def every(self, pattern: Any, predicate: Callable[..., Any]) -> Any:

@@ -223,7 +223,10 @@ class TransitionProof:
     def _unreachable(self, number: int, path: Path, log: Log, code: str) -> Iterator[Obligation]:
         """An answer that is declared never to be given: the path contradicts the invariants."""
         for declared in self.transition.unreachable:
-            given = T.equal(lift(path.result.code), T.number(declared))
+            if isinstance(declared, Kind):
+                given = T.boolean(path.result.kind is declared)
+            else:
+                given = T.equal(lift(path.result.code), T.number(declared))
             if given is T.boolean(value=False):
                 continue
             started, closure = time.perf_counter(), Closure(self.instances, [log], path.conditions)
@@ -233,7 +236,8 @@ class TransitionProof:
                 if verdict == UNSAT:
                     break
             final = PROVED if verdict == UNSAT else FAILED if verdict == SAT else UNKNOWN
-            yield self._line(number, f"{UNREACHABLE}{declared}", path, code, final,
+            name = declared.value if isinstance(declared, Kind) else declared
+            yield self._line(number, f"{UNREACHABLE}{name}", path, code, final,
                              time.perf_counter() - started - seconds, seconds, digest, level)
 
     def _line(self, number: int, identifier: str, path: Path, code: str, verdict: str,

@@ -162,7 +162,8 @@ class Scope:
         mark, counted = len(self.assertions), set(self._counted)
         try:
             self._path(problem, logs)
-            values = self._model(problem, limit)
+            # any state will do, also one with rows that do not matter
+            values = self._model(problem, limit, small=False)
         finally:
             del self.assertions[mark:]
             self._counted = counted
@@ -229,7 +230,7 @@ class Scope:
         model = self._model(problem, limit)
         return None if model is None else self._replay(problem, model)
 
-    def _model(self, problem: Problem, limit: float) -> dict[str, Any] | None:
+    def _model(self, problem: Problem, limit: float, *, small: bool = True) -> dict[str, Any] | None:
         wanted: dict[str, T.Term] = {}
         for name, term in problem.arguments.items():
             wanted[f"arg {name}"] = term
@@ -249,7 +250,7 @@ class Scope:
             switch = f"plain.{table}.{key}"
             plain.append(switch)
             named.append(T.implication(T.variable(switch, T.BOOL), cells))
-        model = _least(T.smtlib(named), plain, limit)
+        model = _least(T.smtlib(named), plain if small else [], limit)
         if model is None:
             return None
         values: dict[str, Any] = {}

@@ -89,7 +89,20 @@ REFERENCES = 1 << 32
 """Grant references are 32 bits wide; frame numbers are 64."""
 
 DEVIATIONS["DEV-11"] = Deviation(
-    "DEV-11", "A copy accesses one page and holds a reference on another", source="XSA-500"
+    "DEV-11",
+    "A copy accesses one page and holds a reference on another",
+    condition=(
+        "a grant in use for reading is claimed as the destination of a copy, and its granter has meanwhile put "
+        "another frame (or, under version 2, another kind of entry) into the shared entry"
+    ),
+    source="xen/common/grant_table.c (acquire_grant_for_copy), Xen 4.17",
+    consequence=(
+        "the bytes go to the frame on record, of which no reference is held and which may be freed while the claim "
+        "lasts; if the grant on record is a transitive one, a page that was granted read-only is written, and a pin "
+        "that was never taken is dropped from it"
+    ),
+    trace="B maps A's grant r read-only; A changes the frame of entry r; B copies to grant r",
+    public="it is published: XSA-500, CVE-2026-62428, mended in July 2026",
 )
 DEVIATIONS["DEV-12"] = Deviation("DEV-12", "A copy reaches a page that was not granted")
 DEVIATIONS["DEV-13"] = Deviation("DEV-13", "A transitive grant is in use without its marks")
@@ -253,7 +266,8 @@ def _acquire_unused(s: State, granter: DomId, ref: GrantRef, user: DomId, readon
 def _acquire_to_write(s: State, granter: DomId, ref: GrantRef, user: DomId, *, repaired: bool) -> Outcome[State]:
     """In use for reading: the entry must still let it be written.
 
-    (repaired) Without DEV-11.
+    The reference is taken on the page that the entry names now, but the frame on record is accessed (DEV-11).
+    (repaired) The page must be the one on record.
     """
     active = s.active_grant[granter, ref]
     marked = set_status(s, granter, ref, user, False, for_map=False)
@@ -308,7 +322,7 @@ def copy_claim_grant(s: State, caller: DomId, vcpu: VcpuId, side: Index, ref: Gr
 
 @transition(hypercall="GNTTABOP_copy", repairs="copy_claim_grant")
 def copy_claim_grant_repaired(s: State, caller: DomId, vcpu: VcpuId, side: Index, ref: GrantRef) -> Outcome[State]:
-    """``copy_claim_grant`` without DEV-11."""
+    """``copy_claim_grant`` without DEV-11: a grant in use must still name the page on record."""
     return _claim_grant(s, caller, vcpu, side, ref, repaired=True)
 
 

@@ -43,23 +43,11 @@ from spec.language import (
 from spec.memory import frames, p2m
 from spec.state import P2mType, State
 
-DEVIATIONS["DEV-1"] = Deviation(
-    "DEV-1",
-    "A grant is released although its page stays mapped",
-    condition="unmap_grant_ref or unmap_and_replace names an address at which nothing is mapped",
-    source="xen/common/grant_table.c (unmap_common), xen/arch/arm/mm.c (replace_grant_host_mapping), "
-           "xen/arch/arm/p2m.c (p2m_remove_mapping), Xen 4.17",
-    consequence=(
-        "success is returned, and pin and page reference of the mapping are dropped, while the stage-2 entry stays: "
-        "the mapper keeps its access after the granter was told that the page is unused"
-    ),
-    trace="map_grant_ref(ref, A); unmap_grant_ref(host_addr=B, handle) -> okay; the caller still reads A",
-    public="it was known, in this form, before this specification was written",
-)
+DEVIATIONS["DEV-1"] = Deviation("DEV-1", "A grant is released although its page stays mapped")
 
 
 def _stale(s: State, caller: DomId, handle: Handle, gfn: Gfn) -> State:
-    """The row that the released handle had made is still there: nothing is claimed of it any more (DEV-1)."""
+    """Nothing is claimed any more of the row that the released handle had made, if it is still there (DEV-1)."""
     row = s.p2m[caller, gfn]
     left = both(one_of(row.type, P2mType.GRANT_MAP_RW, P2mType.GRANT_MAP_RO), row.handle == handle)
     return put(s, "p2m", (caller, gfn), stale=ite(left, True, row.stale))
@@ -91,7 +79,7 @@ def _phase1(
     if new_addr != 0:
         return refuse(s, GNTST_GENERAL_ERROR)
     gfn = guest_frame(s, host_addr)
-    # (repaired) the address is the one at which this handle was mapped
+    # (repaired) DEV-1
     if repaired and gfn != row.gfn:
         return refuse(s, GNTST_GENERAL_ERROR)
     return _take_out(s, caller, gfn, handle, slot)
@@ -99,7 +87,7 @@ def _phase1(
 
 @merged
 def _take_out(s: State, caller: DomId, gfn: Gfn, handle: Handle, slot: Index) -> Outcome[State]:
-    """Remove what is mapped at ``gfn`` if it is the granted frame, or nothing; then free the handle."""
+    """Remove what is mapped at ``gfn`` and free the handle (DEV-1)."""
     row = s.mapping[caller, handle]
     mfn = s.active_grant[row.granter, row.ref].mfn
     removed = p2m.remove_page(s, caller, gfn, mfn)
@@ -125,7 +113,7 @@ def unmap_grant_ref(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, 
                     slot: Index) -> Outcome[State]:
     """Phase 1 of taking back one mapping.
 
-    host_addr: where it is mapped, 0 to leave it there; Xen checks only that no other frame is mapped at that address.
+    host_addr: where it is mapped, 0 to leave it there (DEV-1).
     dev_bus_addr: of no account, since no device mapping exists.
     slot: place for the pending work, one for each item of a batch.
     Errors: bad_handle if it is not in use; general_error if another frame is mapped at the address, or (the mapping
@@ -139,7 +127,7 @@ def unmap_grant_ref(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, 
             unreachable={GNTST_BAD_DEV_ADDR: "no maptrack entry stands for a device mapping (INV-GNT-NO-DEVICE-MAPS)"})
 def unmap_grant_ref_repaired(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, handle: Handle,
                              slot: Index) -> Outcome[State]:
-    """``unmap_grant_ref`` without DEV-1: the address must be the one at which the handle was mapped."""
+    """``unmap_grant_ref`` without DEV-1."""
     return _phase1(s, caller, host_addr, U64(0), handle, slot, repaired=True)
 
 

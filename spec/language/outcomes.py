@@ -26,7 +26,7 @@ class Kind(enum.Enum):
     STUCK = "stuck"
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)
 class Outcome(Generic[S]):
     """The state afterwards, how the call ended, its return code and what else it returned.
 

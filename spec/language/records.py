@@ -50,6 +50,15 @@ def of_fields(cls: type[_R], fields: dict[str, Any]) -> _R:
     return made
 
 
+def replaced(original: _R, name: str, value: Any) -> _R:
+    """A copy of a record with one field, which it has, replaced."""
+    copy = _new(original.__class__)
+    fields = original.__dict__.copy()
+    fields[name] = value
+    _set(copy, "__dict__", fields)
+    return copy
+
+
 def changed(original: _R, changes: dict[str, Any]) -> _R:
     """``evolve`` with the changes as a dictionary."""
     cls = original.__class__

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from spec.language.outcomes import Kind
 from spec.language.values import SpecificationError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -20,7 +21,7 @@ class Transition:
 
     hypercall: how a guest asks for it, e.g. ``GNTTABOP_map_grant_ref``; empty for other steps.
     actor: the parameter that names the domain on whose behalf it runs; empty: Xen or hardware.
-    unreachable: outcome code -> why no trace from boot ends with it.
+    unreachable: a code, or a kind of answer that has no code (``Kind.CRASH``) -> why no trace from boot ends with it.
     repairs: the transition whose deviation this variant mends.
     """
 
@@ -30,7 +31,7 @@ class Transition:
     actor: str = "caller"
     parameters: dict[str, str] = attrs.field(factory=dict)
     theory: str = "machine"
-    unreachable: dict[int, str] = attrs.field(factory=dict)
+    unreachable: dict[int | Kind, str] = attrs.field(factory=dict)
     repairs: str = ""
 
 
@@ -85,7 +86,7 @@ def _parameters(function: Callable[..., Any], skip: int) -> dict[str, str]:
 
 
 def transition(*, hypercall: str = "", actor: str = "caller", theory: str = "machine",
-               unreachable: dict[int, str] | None = None, repairs: str = "") -> Callable[[_F], _F]:
+               unreachable: dict[int | Kind, str] | None = None, repairs: str = "") -> Callable[[_F], _F]:
     """Declare a step of the machine: ``function(state, **arguments) -> Outcome``."""
 
     def declare(function: _F) -> _F:

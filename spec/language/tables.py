@@ -13,12 +13,13 @@ from typing import Any, Generic, TypeVar
 import attrs
 import immutables
 
-from spec.language.records import changed, evolve
+from spec.language.records import changed, evolve, replaced
 from spec.language.values import Boolean, SpecificationError
 
 K = TypeVar("K")
 R = TypeVar("R")
 _S = TypeVar("_S")
+_new = object.__new__
 
 
 @attrs.frozen
@@ -68,12 +69,13 @@ def _components(part: Any) -> Iterable[Any]:
     return part if hasattr(part, "has") else (part,)
 
 
-def _product(parts: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+def keys_of(parts: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    """The keys of a pattern of values and spans, one after the other: there may be very many."""
     for first in _components(parts[0]):
         if len(parts) == 1:
             yield (first,)
         else:
-            for rest in _product(parts[1:]):
+            for rest in keys_of(parts[1:]):
                 yield (first, *rest)
 
 
@@ -105,8 +107,11 @@ class Table(Generic[K, R]):
 
     def put(self, key: K, changes: dict[str, Any]) -> Table[K, R]:
         """This table with some fields of one row changed."""
-        rows = self._rows
-        return Table(self.schema, rows.set(key, changed(rows.get(key, self._default), changes)), self._default)
+        rows, default = self._rows, self._default
+        made: Table[K, R] = _new(Table)
+        made.schema, made._default = self.schema, default
+        made._rows = rows.set(key, changed(rows.get(key, default), changes))
+        return made
 
     def keys(self) -> list[K]:
         """The keys that were written."""
@@ -128,7 +133,7 @@ class Table(Generic[K, R]):
                     found.append(key)
             return found
         # one after the other: a guest may name a span of 2**64 keys, and the first one decides
-        return _components(parts[0]) if single else _product(parts)
+        return _components(parts[0]) if single else keys_of(parts)
 
     def fill(self, pattern: Any, function: Callable[..., dict[str, Any]]) -> Table[K, R]:
         """Every row whose key matches the pattern, changed by ``function(row, *key)``."""
@@ -179,7 +184,7 @@ def empty(state: type[_S]) -> _S:
 
 def put(state: _S, name: str, key: Any, /, **changes: Any) -> _S:
     """The state with some fields of one row of one table changed."""
-    return changed(state, {name: getattr(state, name).put(key, changes)})
+    return replaced(state, name, getattr(state, name).put(key, changes))
 
 
 def fill(state: _S, name: str, pattern: Any, function: Callable[..., dict[str, Any]]) -> _S:

@@ -245,9 +245,9 @@ def abandon_tables(s: TableState, domain: DomId) -> Outcome[TableState]:
     return accept(s)
 
 
-def is_root_of(row: TableFrame, domain: DomId) -> Boolean:
-    """A page of the root table, when the domain has no other tables."""
-    return both(row.use == Use.TABLE, row.owner == domain)
+def is_root_of(row: TableFrame, domain: DomId, start: int) -> Boolean:
+    """A page of the root table: the only tables of the start level."""
+    return both(row.use == Use.TABLE, row.owner == domain, row.level == start)
 
 
 @transition(theory="tables")
@@ -269,8 +269,8 @@ def destroy_root(s: TableState, domain: DomId) -> Outcome[TableState]:
     s = fill(
         s, "table_frame", ALL,
         lambda row, _m: {
-            "use": ite(is_root_of(row, domain), Use.FREE, row.use),
-            "linked": both(row.linked, neg(is_root_of(row, domain))),
+            "use": ite(is_root_of(row, domain, start), Use.FREE, row.use),
+            "linked": both(row.linked, neg(is_root_of(row, domain, start))),
         },
     )
     s = put(s, "tag", space.vmid, used=False, domain=NOBODY)

@@ -115,6 +115,11 @@ def test_words_of__takes_a_docstring_apart() -> None:
     assert expected == (words.summary, words.body, words.parameters, words.errors, words.source)
 
 
+def test_words_of__takes_a_line_of_several_parameters_apart() -> None:
+    words = bulkhead_spec.words_of("Head.\n\na: one.  b: two.  Note: three.", ["a", "b"])
+    assert {"a": "one.", "b": "two.  Note: three."} == words.parameters
+
+
 def test_words_of__keeps_a_colon_that_is_no_parameter() -> None:
     assert "Note: this stays." == bulkhead_spec.words_of("Head.\n\nNote: this stays.", ["ref"]).body
 

@@ -42,7 +42,9 @@ def choose(arguments: argparse.Namespace) -> list[Mutant]:
         return list(HISTORICAL)
     if arguments.tables:
         return list(TABLES)
+    # what cannot be noticed need not be looked at again
     systematic = [each for module in modules() for each in of_module(module)]
+    systematic = [each for each in systematic if each.id not in EXPLAINED or arguments.only]
     if arguments.only:
         systematic = [each for each in systematic if arguments.only in each.id]
     if arguments.sample:
@@ -58,18 +60,21 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0, help="so many systematic mutants, chosen by --seed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="mutants whose id contains this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants looked at side by side")
+    parser.add_argument("--out", default="build/mutants.json", help="where the table goes")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     mutants = choose(arguments)
     out = Console(highlight=False, width=150)
     verdicts: list[Verdict] = []
-    with ProcessPoolExecutor(max_workers=os.cpu_count(), max_tasks_per_child=25) as pool:
+    with ProcessPoolExecutor(max_workers=arguments.jobs, max_tasks_per_child=25) as pool:
         for verdict in pool.map(kill, mutants):
             verdicts.append(verdict)
             mark = verdict.killed_by if verdict.id not in EXPLAINED else "equivalent"
             out.print(f"{mark:10} {verdict.seconds:6.1f} s  {verdict.id:44} {verdict.words[:60]:60} {verdict.property}")
-    pathlib.Path("build").mkdir(exist_ok=True)
-    pathlib.Path("build/mutants.json").write_text(json.dumps([attrs.asdict(v) for v in verdicts], indent=1) + "\n")
+    place = pathlib.Path(arguments.out)
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(json.dumps([attrs.asdict(v) for v in verdicts], indent=1) + "\n")
     return report(verdicts, out)
 
 

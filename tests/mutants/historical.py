@@ -125,6 +125,8 @@ HISTORICAL: list[Mutant] = [
           "return ite(row.control, LARGEST_ORDER,", "return ite(row.status == Status.ALIVE, LARGEST_ORDER,", _large_block),
     _flaw("XSA-383", "memory.frames", "may_have", "a domain whose limit was never set has none",
           "row.tot_pages + pages <= row.max_pages", "either(row.max_pages == 0, row.tot_pages + pages <= row.max_pages)"),
+    _flaw("XSA-383-boot", "boot", "allotment", "a domain that Xen starts itself has no limit",
+          "plan.memory * PAGE // 1024", "(1 << 64) - 1"),
     _flaw("XSA-385", "memory.frames", "may_have",
           "the sum that is compared with the limit wraps (at 4 pages here, so that a small state shows it)",
           "row.tot_pages + pages <= row.max_pages", "(row.tot_pages + pages) % 4 <= row.max_pages"),

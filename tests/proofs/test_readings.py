@@ -17,6 +17,7 @@ from proofs.engine import terms as T
 from proofs.engine.ground import literal_rows, of_rows
 from proofs.engine.obligations import Theory
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
+from proofs.reachability import Walker
 from proofs.stimuli import Stimuli, TableStimuli, stimuli
 from proofs.theories import MACHINE, TABLES, all_properties, all_transitions, theory
 from spec.boot import boot, boot_tables, dom0less
@@ -30,7 +31,9 @@ STATES = 5
 """Random states of each theory."""
 STEPS = 300
 """Random steps that lead to each of them."""
-TRIES = 12
+BUSY = 12
+"""States with grants, copies and domains under way, from walks with a purpose."""
+TRIES = 25
 """Inputs for each step."""
 KEYS = 6
 """Rows at which each property is asked."""
@@ -105,6 +108,10 @@ def made(name: str, rng: random.Random) -> World:
               else [boot_tables(of_pa_range(2)), boot_tables(of_pa_range(5))])
     choose = stimuli(starts[0], rng)
     states = [*starts]
+    if name == MACHINE:
+        walker = Walker(name, rng)
+        walker.prepare(1)
+        states.extend(state for state, _ in rng.sample(walker.corpus, BUSY))
     for number in range(STATES):
         state = wandered(chosen, starts[number % 2], choose, rng)
         states.extend((state, perturbed(chosen, state, rng)))

@@ -50,9 +50,9 @@ def test_small_tables__leaves_the_specification_as_it_was():
 
 
 def test_story__shows_a_state_and_a_test_that_replays_it():
-    broken = "INV-TAB-ROOT"
-    with applied(mutant("freed-in-use")):
-        wrong = proof("free_table", limit=2.0, only=lambda each: each == broken)
+    broken = "INV-TAB-WORK"
+    with applied(mutant("no-flush-split")):
+        wrong = proof("break_block", limit=2.0, only=lambda each: each == broken)
         list(wrong.run())
         story = tell(theory(TABLES), *wrong.problems[0])
         assert broken in story.text

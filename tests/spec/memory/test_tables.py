@@ -60,13 +60,13 @@ def refused(s: TableState, name: str, **arguments: object) -> int:
 @pytest.mark.parametrize("shape", [FLAT, TWO_ROOTS, Geometry(42, 1, 8, 42), Geometry(34, 2, 16, 40)], ids=str)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_any_order__tables_are_the_mappings(shape, seed):
-    assert wander(shape, seed, 350) is None
+    assert wander(shape, seed, 200) is None
 
 
 def test_any_order__every_step_is_taken():
     taken: dict[str, int] = {}
     for seed in range(3):
-        assert wander(TWO_ROOTS, 100 + seed, 500, taken) is None
+        assert wander(TWO_ROOTS, 100 + seed, 400, taken) is None
     theirs = {name for name, each in TRANSITIONS.items() if each.theory == "tables"}
     # these have tests of their own
     assert {"abandon_tables", "destroy_root", "resolve_fault", "make_table"} >= theirs - set(taken)
