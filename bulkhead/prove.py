@@ -19,7 +19,7 @@ from bulkhead import __version__
 from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
 from bulkhead.story import Story, tell
 from proofs.booting import BOOT, Booting, booted
-from proofs.engine.obligations import COROLLARIES, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, TransitionProof
+from proofs.engine.obligations import COROLLARIES, FAILED, FRAME, PROVED, TRIVIAL, UNKNOWN, UNREACHABLE, TransitionProof
 from proofs.engine.scope import broken
 from proofs.engine.solvers import SOLVERS
 from proofs.matrix import JobResult, Options, counts, prove, remember, summary
@@ -167,7 +167,8 @@ def explain(identifier: str) -> Story | None:
     chosen = theory(theory_of(parts[0]))
     if len(parts) != 3 or parts[0] not in chosen.transitions:
         raise BadInputError(f"{identifier} is not an obligation: expected transition/path/PROPERTY")
-    if parts[2] not in chosen.properties and parts[2] != "NO-OVERFLOW":
+    impossible = parts[2].startswith(UNREACHABLE)
+    if parts[2] not in chosen.properties and parts[2] != "NO-OVERFLOW" and not impossible:
         raise BadInputError(f"no property is called {parts[2]}")
     proof = TransitionProof(chosen, chosen.transitions[parts[0]], only=lambda each: each == parts[2])
     lines = list(proof.run())
@@ -176,6 +177,11 @@ def explain(identifier: str) -> Story | None:
     for line, problem in proof.problems:
         if line.id == identifier:
             return tell(chosen, line, problem)
+    for line in lines:
+        if impossible and line.id == identifier and line.verdict != PROVED:
+            answer = parts[2].removeprefix(UNREACHABLE)
+            text = f"{parts[0]} declares that it never answers {answer}, but nothing known contradicts path {parts[1]}"
+            return Story(line, None, f"{text}; `bulkhead prove --reach {parts[0]}` looks for a trace", "")
     return None
 
 

@@ -92,9 +92,10 @@ class Walker:
         self.seen: dict[Answer, Seen] = {}
         self.tried = 0
         self.corpus: list[tuple[Any, int]] = []
-        for state in _starts(name):
+        self.starts = _starts(name)
+        for state in self.starts:
             self._keep(state, 0)
-        self.choose: Any = stimuli(self.corpus[-1][0], rng)
+        self.choose: Any = stimuli(self.starts[-1], rng)
         self.names = list(self.theory.transitions)
 
     def _keep(self, state: Any, depth: int) -> None:
@@ -157,7 +158,7 @@ class Walker:
 
         starts: from so many boot states, the last ones; all of them if it is not said.
         """
-        for start, _ in list(self.corpus)[-(starts or len(self.corpus)):]:
+        for start in self.starts[-(starts or len(self.starts)):]:
             self._exhausted(start)
             state, depth = self._granting(start)
             self._killed(*self._crowded(state, depth))

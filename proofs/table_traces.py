@@ -180,6 +180,7 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
         frame, digits["i3"] = Mfn(FIRST), Index(0)
         if level == 1:
             digits["i2"] = Index(0)
+    stops = tables.translated(s, domain, gfn_of(digits["i0"], digits["i1"], digits["i2"], digits["i3"])).level
     there = {"domain": domain, **digits, "level": level}
     steps: list[tuple[int, str, dict[str, Any]]] = [
         (8 if missing else 0, "prepare_table", {**there, "page": page_of(s, rng, Use.POOL)}),
@@ -190,8 +191,8 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
         (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(1), "access": U8(7)}),
         (3, "remove_word", there),
         (2, "invalidate_word", there),
-        (3, "resolve_fault", there),
-        (4 * late, "retire_table", {"domain": domain, "page": page_of(s, rng, Use.TABLE)}),
+        (10 if seen.live and not seen.hardware else 1, "resolve_fault", {**there, "level": stops}),
+        (4 * late, "retire_table", {"domain": domain, "page": loose_table(s, rng, domain)}),
         (4, "free_table", {"page": page_of(s, rng, Use.RETIRED)}),
         (2 * late, "take_frame", {"page": cached_frame(s, rng, Use.FREE), "for_tables": rng.random() < 0.2}),
         (2 * late, "free_frame", {"page": cached_frame(s, rng, Use.MEMORY)}),
@@ -210,6 +211,13 @@ def cached_frame(s: TableState, rng: random.Random, use: Use) -> Mfn:
     """A frame of this use that a cache leads to, if there is one."""
     frames = [row.frame for _, row in s.tlb.items() if row.cached and s.table_frame[row.frame].use == use]
     return rng.choice(frames) if frames and rng.random() < 0.7 else page_of(s, rng, use)
+
+
+def loose_table(s: TableState, rng: random.Random, domain: DomId) -> Mfn:
+    """A table of the domain that was taken out, if there is one."""
+    frames = [frame for frame, row in s.table_frame.items()
+              if row.use == Use.TABLE and row.owner == domain and not row.linked]
+    return rng.choice(frames) if frames else page_of(s, rng, Use.TABLE)
 
 
 def root_word(s: TableState, domain: DomId) -> dict[str, Index]:

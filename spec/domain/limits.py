@@ -133,7 +133,8 @@ def iomem_permission(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U6
         s, "iomem", (domain, span(first, pages)),
         lambda row, _d, m: {
             # nobody passes on what it has not itself
-            "allowed": both(allow, old.iomem[caller, m].allowed), "left": either(row.left, both(neg(allow), row.allowed)),
+            "allowed": both(allow, old.iomem[caller, m].allowed),
+            "left": either(row.left, both(neg(allow), row.allowed)),
         },
     )
     left = count(s.iomem, is_permitted_to, domain) > 0

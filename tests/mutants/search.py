@@ -9,6 +9,7 @@ found counts only when the plain (mutated) specification, run on integers, confi
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -43,7 +44,8 @@ class Found:
 class Answer:
     """What is known of one mutated transition.
 
-    differs: some path is taken or ends otherwise.  acts: and one that changes the state.
+    differs: some path is taken or ends otherwise.
+    acts: in some state of a small world the step does something else to the state.
     suspects: properties that were not proved with the mutant in it; ``found``: the one of them that is broken.
     """
 
@@ -79,22 +81,20 @@ class Unchanged:
     """The paths of a transition without the mutant."""
 
     def __init__(self, proof: TransitionProof) -> None:
-        self._known: dict[tuple[Any, ...], list[tuple[int, ...]]] = {}
+        self._known: dict[tuple[Any, ...], list[T.Term]] = {}
         for path, _ in proof.paths():
-            self._known.setdefault(effect(path), []).append(_conditions(path))
+            self._known.setdefault(effect(path), []).append(T.conjunction(*path.conditions))
 
     def has(self, path: Path) -> bool:
         """The very same path was there."""
-        return _conditions(path) in self._known.get(effect(path), ())
+        return any(each is T.conjunction(*path.conditions) for each in self._known.get(effect(path), ()))
 
-    def covers(self, path: Path) -> bool:
-        """A path that does the same was taken under fewer conditions: what was proved of it holds of this one."""
-        taken = set(_conditions(path))
-        return any(taken.issuperset(each) for each in self._known.get(effect(path), ()))
+    def beyond(self, path: Path) -> T.Term:
+        """The mutant makes a difference here: without it, the same was not done in such a state.
 
-
-def _conditions(path: Path) -> tuple[int, ...]:
-    return tuple(each.uid for each in path.conditions)
+        What was proved without the mutant holds of all other states that take the path.
+        """
+        return T.negate(T.disjunction(*self._known.get(effect(path), ())))
 
 
 # ---- the small world
@@ -102,6 +102,8 @@ def _conditions(path: Path) -> tuple[int, ...]:
 
 class World(Scope):
     """The small scope of the engine, for questions whose answer nobody reads: only that it is confirmed counts."""
+
+    _last: tuple[Path | None, bool] = (None, False)
 
     def _range(self, write: RangeWrite, hints: tuple[str, ...]) -> None:
         """A range lies among keys that follow one another in this scope."""
@@ -131,19 +133,34 @@ class World(Scope):
             self._absorb(log)
         return T.conjunction(*[each for log in goal.logs[1:] for each in self._within(log)], T.negate(goal.goal))
 
-    def question(self, proof: TransitionProof, path: Path, log: Log, goal: Goal, limit: float) -> Found | None:
-        """A property that the step breaks on this path, the one asked about or another, confirmed by running it."""
+    def may_happen(self, proof: TransitionProof, path: Path, log: Log, limit: float) -> bool:
+        """Some state satisfies every invariant and takes this path, or that could not be found out in time."""
+        if path is not self._last[0]:
+            started = time.perf_counter()
+            found = self._asked(proof, path, log, None, limit) is not None or time.perf_counter() - started > limit
+            self._last = (path, found)
+        return self._last[1]
+
+    def _asked(self, proof: TransitionProof, path: Path, log: Log, goal: Goal | None, limit: float
+               ) -> tuple[Problem, dict[str, Any]] | None:
         mark, counted = len(self.assertions), set(self._counted)
         problem = Problem(proof.transition, "", path, proof.arguments, (), T.boolean(value=True), [log])
         try:
             self._path(problem, [log])
-            self._assert(self._fails(goal))
+            if goal is not None:
+                self._assert(self._fails(goal))
             values = self._model(problem, limit)
         finally:
             del self.assertions[mark:]
             self._counted = counted
-        if values is None:
+        return None if values is None else (problem, values)
+
+    def question(self, proof: TransitionProof, path: Path, log: Log, goal: Goal, limit: float) -> Found | None:
+        """A property that the step breaks on this path, the one asked about or another, confirmed by running it."""
+        asked = self._asked(proof, path, log, goal, limit)
+        if asked is None:
             return None
+        problem, values = asked
         state = self.concrete_state(values)
         arguments = {name: values[f"arg {name}"] for name in problem.arguments}
         found = Counterexample(state, arguments, [], "", (), Outcome(state, Kind.DONE))
@@ -204,20 +221,37 @@ def goals_of(proof: TransitionProof, number: int, path: Path, log: Log) -> list[
     return goals
 
 
+class Worlds:
+    """The small worlds of one mutant, each made when it is needed."""
+
+    def __init__(self, theory: Theory, mutant: Mutant) -> None:
+        self._theory, self._sizes = theory, [{**sizes, **dict(mutant.sizes)} for sizes in (NARROW, WIDE)]
+        self._made: list[World] = []
+
+    def from_where(self, proof: TransitionProof, path: Path, log: Log) -> Iterator[World]:
+        """Those in which the path may be taken."""
+        for number in range(len(self._sizes)):
+            if number == len(self._made):
+                self._made.append(World(self._theory, self._sizes[number]))
+            if self._made[number].may_happen(proof, path, log, QUESTION):
+                yield self._made[number]
+
+
 def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> Answer:
     """What the mutated transition breaks, and what is left to be said of it."""
     proof = TransitionProof(theory, theory.transitions[name], hints=hints())
     before = Unchanged(proof)
-    worlds: list[World] = []
+    worlds = Worlds(theory, mutant)
     answer = Answer()
     with applied(mutant):
         for number, (path, log) in enumerate(proof.paths()):
             if before.has(path):
                 continue
             answer.differs = True
+            path.conditions.append(before.beyond(path))
             if path.result.state is proof.before and not path.overflows:
                 continue
-            if before.covers(path):
+            if next(worlds.from_where(proof, path, log), None) is None:
                 continue
             answer.acts = True
             for goal in goals_of(proof, number, path, log):
@@ -228,11 +262,8 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> A
                 if proof._by_hint(goal) is not None:
                     continue
                 answer.suspects.append(goal.property)
-                for which, sizes in enumerate((NARROW, WIDE)):
-                    if which == len(worlds):
-                        worlds.append(World(theory, {**sizes, **dict(mutant.sizes)}))
-                    limit = max(1.0, min(until - time.process_time(), QUESTION))
-                    answer.found = worlds[which].question(proof, path, log, goal, limit)
+                for world in worlds.from_where(proof, path, log):
+                    answer.found = world.question(proof, path, log, goal, QUESTION)
                     if answer.found is not None:
                         return answer
     return answer
