@@ -26,7 +26,7 @@ prove: .venv/.stamp ## can one VM reach another's memory? prove every property a
 	@$(BIN)/bulkhead prove $(ARGS)
 
 test: .venv/.stamp ## run the tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n auto $(ARGS)
 
 reach: .venv/.stamp ## which answers each step can give: found by walks from boot and by the solver
 	@$(BIN)/bulkhead prove --reach $(ARGS)

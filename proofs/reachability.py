@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from proofs import table_traces
 from proofs.engine import terms as T
 from proofs.engine.obligations import PROVED, UNREACHABLE, Problem, Theory, TransitionProof
 from proofs.engine.scope import DEFAULT_SIZES, Scope
@@ -92,6 +93,7 @@ class Walker:
         self.seen: dict[Answer, Seen] = {}
         self.tried = 0
         self.corpus: list[tuple[Any, int]] = []
+        self.on_tables = name == TABLES
         self.starts = _starts(name)
         for state in self.starts:
             self._keep(state, 0)
@@ -147,11 +149,17 @@ class Walker:
             newest = self.rng.random() < 0.5
             state, depth = self.corpus[-1 - position] if newest else self.rng.choice(self.corpus)
             for _ in range(WALK):
-                name = self.rng.choice(left) if self.rng.random() < 0.4 else self.rng.choice(self.names)
-                after = self.step(state, depth, name)
+                name, arguments = self._next(state, left)
+                after = self.step(state, depth, name, arguments)
                 if after is None or after is state or (name in DRASTIC and self.rng.random() < 0.9):
                     continue
                 state, depth = after, depth + 1
+
+    def _next(self, state: Any, left: list[str]) -> tuple[str, dict[str, Any] | None]:
+        """A step that may show something new, or any; on tables mostly one that makes sense."""
+        if self.on_tables and self.rng.random() < 0.8:
+            return table_traces.choose(state, self.rng, 3 if self.rng.random() < 0.1 else 0)
+        return self.rng.choice(left) if self.rng.random() < 0.4 else self.rng.choice(self.names), None
 
     def prepare(self, starts: int | None = None) -> None:
         """Walks with a purpose: grant tables in use, version 2, a copy under way, domains that come and go.
@@ -196,6 +204,9 @@ class Walker:
             *[("setup_table", {"caller": 0, "domain": domain, "nr_frames": frames, "memory_left": True, "mfn": mfn,
                                "status_mfn": mfn})
               for domain, frames, mfn in self._larger(state)],
+            ("acquire_resource", {"caller": 0, "domain": 1, "kind": 1, "identifier": 0, "frame": 0, "nr_frames": 2,
+                                  "padding": 0, "list_given": True, "cursor": 1, "chunk": 0, "gfn": 0x900,
+                                  "tables_left": False}),
         ])
         for domain in (0, 1, 2):
             place = {"caller": domain, "domain": domain, "space": 1, "idx": 0, "gfn": PAGES_APART + domain, "size": 0,
@@ -250,7 +261,7 @@ class Walker:
                     sub_page=not passed_on and ref in (12, 13), start=U16((domain + 1) % 3 if passed_on else 8),
                     length=U16(64),
                 )
-                behind = TransitiveV2(ref=GrantRef(10 if ref == 14 else self.rng.randrange(8, 14)))
+                behind = TransitiveV2(ref=GrantRef(10 if ref == 14 else self.rng.choice((5000, 9, 13))))
                 second = encode(behind if passed_on else FrameV2(frame=Gfn(gfn)))
                 words += [(2 * ref, encode(head)), (2 * ref + 1, second)]
             state, depth = self._all(state, depth, self._stores(domain, words))
@@ -291,17 +302,28 @@ class Walker:
                 "grant_options": 1, "default_grant_frames": True, "default_maptrack_frames": True, "fits": True,
                 "vmids_left": True, "memory_left": True}
 
+    def _refused_while_dying(self, state: Any, depth: int, domain: int) -> None:
+        """Nothing is mapped any more for a domain that is being destroyed."""
+        self._all(state, depth, [
+            ("memory_mapping", {"caller": 0, "domain": domain, "gfn": 0x900, "mfn": 0x200, "pages": 1, "add": True,
+                                "done": 1}),
+            ("add_to_physmap", {"caller": 0, "domain": domain, "space": 0, "idx": 0, "gfn": 0x900, "size": 0,
+                                "cursor": 0, "tables_left": True}),
+        ])
+
     def _killed(self, state: Any, depth: int) -> None:
         for domain in (2, 1):
             after = self.step(state, depth, "kill_domain", {"caller": 0, "domain": domain})
             if after is not None and after is not state:
+                self._refused_while_dying(after, depth + 1, domain)
                 self.drive(after, depth + 1, (*TEARDOWN, "complete_unmap"), 2500,
                            lambda s, d=domain: s.domain[d].status == 0, domain=domain)  # type: ignore[misc]
 
 
 def _starts(name: str) -> list[Any]:
     if name == TABLES:
-        return [boot_tables(ARM32), boot_tables(of_pa_range(2)), boot_tables(of_pa_range(5))]
+        # memory enough for a block
+        return [boot_tables(each, memory=range(0x400, 0x600)) for each in (ARM32, of_pa_range(2), of_pa_range(5))]
     found = []
     for arm32, silo, iommu in ((True, True, False), (False, False, False), (False, True, True)):
         made = dom0less(arm32=arm32, silo=silo, iommu=iommu)
@@ -398,7 +420,7 @@ def reach(*, seconds: float = 60.0, seed: int = 1, limit: float = 5.0, names: tu
     seconds: for the walks.  limit: seconds for one question to the solver.  names: only these steps.
     """
     rows: list[Row] = []
-    for which, share in ((MACHINE, 0.85), (TABLES, 0.15)):
+    for which, share in ((MACHINE, 0.8), (TABLES, 0.2)):
         chosen = theory(which)
         if names:
             chosen = attrs.evolve(chosen, transitions={n: t for n, t in chosen.transitions.items() if n in names})

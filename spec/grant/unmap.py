@@ -105,10 +105,13 @@ def _take_out(s: State, caller: DomId, gfn: Gfn, handle: Handle, slot: Index) ->
     return leave_for_devices(after, caller, mfn, row.readonly)
 
 
-@transition(
-    hypercall="GNTTABOP_unmap_grant_ref",
-    unreachable={GNTST_BAD_DEV_ADDR: "no maptrack entry stands for a device mapping (INV-GNT-NO-DEVICE-MAPS)"},
-)
+UNREACHABLE: dict[int | Kind, str] = {
+    GNTST_BAD_DEV_ADDR: "no maptrack entry stands for a device mapping (INV-GNT-NO-DEVICE-MAPS)",
+    Kind.CRASH: "the granter of a mapping can be looked up (INV-GNT-PARTIES)",
+}
+
+
+@transition(hypercall="GNTTABOP_unmap_grant_ref", unreachable=UNREACHABLE)
 def unmap_grant_ref(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, handle: Handle,
                     slot: Index) -> Outcome[State]:
     """Phase 1 of taking back one mapping.
@@ -123,15 +126,14 @@ def unmap_grant_ref(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, 
     return _phase1(s, caller, host_addr, U64(0), handle, slot, repaired=False)
 
 
-@transition(hypercall="GNTTABOP_unmap_grant_ref", repairs="unmap_grant_ref",
-            unreachable={GNTST_BAD_DEV_ADDR: "no maptrack entry stands for a device mapping (INV-GNT-NO-DEVICE-MAPS)"})
+@transition(hypercall="GNTTABOP_unmap_grant_ref", repairs="unmap_grant_ref", unreachable=UNREACHABLE)
 def unmap_grant_ref_repaired(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, handle: Handle,
                              slot: Index) -> Outcome[State]:
     """``unmap_grant_ref`` without DEV-1."""
     return _phase1(s, caller, host_addr, U64(0), handle, slot, repaired=True)
 
 
-@transition(hypercall="GNTTABOP_unmap_and_replace")
+@transition(hypercall="GNTTABOP_unmap_and_replace", unreachable=UNREACHABLE)
 def unmap_and_replace(s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index
                       ) -> Outcome[State]:
     """Phase 1 of taking back one mapping; to put another page in its place is never possible on Arm.
@@ -143,7 +145,7 @@ def unmap_and_replace(s: State, caller: DomId, host_addr: U64, new_addr: U64, ha
     return _phase1(s, caller, host_addr, new_addr, handle, slot, repaired=False)
 
 
-@transition(hypercall="GNTTABOP_unmap_and_replace", repairs="unmap_and_replace")
+@transition(hypercall="GNTTABOP_unmap_and_replace", repairs="unmap_and_replace", unreachable=UNREACHABLE)
 def unmap_and_replace_repaired(s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index
                                ) -> Outcome[State]:
     """``unmap_and_replace`` without DEV-1."""

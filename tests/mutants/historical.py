@@ -128,8 +128,8 @@ HISTORICAL: list[Mutant] = [
     _flaw("XSA-383-boot", "boot", "allotment", "a domain that Xen starts itself has no limit",
           "plan.memory * PAGE // 1024", "(1 << 64) - 1"),
     _flaw("XSA-385", "memory.frames", "may_have",
-          "the sum that is compared with the limit wraps (at 4 pages here, so that a small state shows it)",
-          "row.tot_pages + pages <= row.max_pages", "(row.tot_pages + pages) % 4 <= row.max_pages"),
+          "the sum that is compared with the limit wraps (at 2 pages here, so that a small state shows it)",
+          "row.tot_pages + pages <= row.max_pages", "(row.tot_pages + pages) % 2 <= row.max_pages", Mfn=(0, 1, 2, 3, 4)),
     # ---- giving it back
     _flaw("XSA-222a", "memory.reservation", "_decrease", "a page is freed although its mapping could not be removed",
           "    return accept(frames.put_page(frames.drop_allocation(after, mfn), mfn))",

@@ -117,7 +117,7 @@ def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
             answer = by_proof(theory(MACHINE), names, mutant, budget)
         elif affected(theory(TABLES), mutant):
             answer = by_steps(mutant, budget)
-    except (SpecificationError, TypeError, AttributeError, AssertionError) as problem:
+    except (SpecificationError, TypeError, AttributeError, AssertionError, LookupError) as problem:
         killed_by, found = BROKEN, Found(f"{type(problem).__name__}: {problem}"[:80], "")
     if answer.found is not None:
         killed_by, found = PROOF, answer.found

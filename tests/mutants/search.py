@@ -193,7 +193,8 @@ def breaks(theory: Theory, before: Any, outcome: Outcome[Any], actor: Any, scope
         return "REFUSED-UNCHANGED"
     if not theory.untouched(after):
         return ""
-    for each in theory.properties.values():
+    # those of small tables first
+    for each in sorted(theory.properties.values(), key=lambda each: len(getattr(after, each.table).keys())):
         if each.derived:
             continue
         keys = keys_at_hand(after, each.table, scope)
