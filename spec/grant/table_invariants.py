@@ -6,10 +6,10 @@ still; that is said in each property.
 
 from __future__ import annotations
 
-from spec.domain.privilege import may_act_on
+from spec.domain.privilege import may_act_on, pair_allowed
 from spec.grant.access import is_pinned
 from spec.grant.entries import ENTRIES_V2, RESERVED_ENTRIES
-from spec.grant.invariants import SOURCE
+from spec.grant.invariants import SOURCE, is_live
 from spec.grant.table import status_frames_for
 from spec.grant.teardown import lists_frame
 from spec.language import (
@@ -17,6 +17,7 @@ from spec.language import (
     DomId,
     Gfn,
     GrantRef,
+    Handle,
     Index,
     Mfn,
     VcpuId,
@@ -165,6 +166,13 @@ def recorded_frames_are_mapped(s: State, mfn: Mfn) -> bool:
     )
 
 
+@invariant("INV-GNT-SILO", over="mapping", fulfils=("SR-GNT-1", "SR-MEM-12"))
+def mappings_are_between_permitted_pairs(s: State, domain: DomId, handle: Handle) -> bool:
+    """Under SILO a grant is mapped only by its own granter, or where one of the two is a control domain."""
+    row = s.mapping[domain, handle]
+    return implies(is_live(row), pair_allowed(s, domain, row.granter))
+
+
 # ---- who may change what
 
 
@@ -212,6 +220,34 @@ def maptracks_change_by_their_domain(old: State, new: State, actor: DomId, domai
         implies(after.maptrack_frames > before.maptrack_frames,
                 either(actor == domain, before.status == Status.BUILDING)),
         implies(after.maptrack_frames < before.maptrack_frames, neg(before.status == Status.ALIVE)),
+    )
+
+
+@two_state("TWO-GNT-COPY-SILO", over="copy_side", fulfils=("SR-GNT-13", "SR-MEM-12"))
+def copies_are_between_permitted_pairs(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId, side: Index
+                                       ) -> bool:
+    """Under SILO a copy is begun only for a control domain, or between a domain and itself or a control domain."""
+    before, after = old.copy_side[domain, vcpu, side], new.copy_side[domain, vcpu, side]
+    source, destination = new.copy_side[domain, vcpu, SOURCE], new.copy_side[domain, vcpu, Index(1)]
+    return implies(
+        both(after.known, neg(before.known)),
+        both(
+            source.known, destination.known,
+            either(old.domain[domain].control, pair_allowed(old, source.domain, destination.domain)),
+        ),
+    )
+
+
+@two_state("TWO-GNT-TRANSITIVE-TOLD", over="copy_side", fulfils=("SR-GNT-3", "SR-GNT-12"))
+def passing_on_is_told(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
+    """When the claim of a transitive grant begins, its granter has been told that the page is read, and if it is the
+    destination of the copy that it is written, and has permitted that.
+    """
+    row = new.copy_side[domain, vcpu, side]
+    consent = new.consent[row.domain, row.ref]
+    return implies(
+        both(row.asking, neg(old.copy_side[domain, vcpu, side].asking)),
+        both(consent.permits, consent.reading, either(side == SOURCE, both(consent.writable, consent.writing))),
     )
 
 

@@ -28,6 +28,8 @@ from spec.memory.frames import LAST_FRAME, is_foreign_of, is_grant_use_of, is_or
 from spec.memory.p2m import DEVICE, FOREIGN, RAM, is_executable, is_live, is_writable
 from spec.state import FIRST_RESERVED, NOBODY, P2mType, State, Status, Use
 
+MOST_MAPPED_AT_ONCE = 64
+"""Guest frames that one call may map to a device."""
 LARGEST_ROOT = 1 << 36
 """Guest frames under the largest root table (48 bits of address)."""
 
@@ -284,12 +286,30 @@ def memory_grows_to_the_limit(old: State, new: State, actor: DomId, domain: DomI
     )
 
 
-@two_state("TWO-DOMAIN-ORDER", over="domain", fulfils="SR-MEM-11", catches=("XSA-31", "XSA-158"))
+@two_state("TWO-DOMAIN-ORDER", over="domain", fulfils=("SR-MEM-11", "SR-MEM-24"), catches=("XSA-31", "XSA-158"))
 def blocks_are_bounded(old: State, new: State, actor: DomId, domain: DomId) -> bool:
     """One step gives a domain at most as much as the class of the caller may ask for in one block."""
     caller = old.domain[actor]
     most = ite(caller.control, 1 << 18, ite(either(caller.hardware, caller.passthrough), 1 << 10, 1 << 9))
     return new.domain[domain].tot_pages <= old.domain[domain].tot_pages + most
+
+
+def _becomes_device(old: State, new: State, domain: DomId, gfn: Gfn) -> Boolean:
+    """The step has mapped a device here."""
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    return both(one_of(after.type, *DEVICE), neg(both(before.type == after.type, before.mfn == after.mfn)))
+
+
+@two_state("TWO-P2M-DEVICE-BLOCK", over="p2m", fulfils="SR-MEM-24", catches=("XSA-125",))
+def device_ranges_are_bounded(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """One step maps a device at no two guest frames that lie 64 or more apart: its work is bounded."""
+    return implies(
+        gfn >= MOST_MAPPED_AT_ONCE,
+        neg(both(
+            _becomes_device(old, new, domain, gfn),
+            _becomes_device(old, new, domain, Gfn(gfn - MOST_MAPPED_AT_ONCE)),
+        )),
+    )
 
 
 @two_state("TWO-FRAME-MAPPED", over="frame", fulfils="SR-MEM-3", except_for=("DEV-3",),

@@ -13,7 +13,10 @@ import attrs
 from spec.language import Mfn, fill, put, span
 from spec.state import Use
 from tests.mutants.mutation import Mutant
-from tests.spec.machine import FREE, GRANTER, machine
+from tests.spec.machine import DOM0, FREE, GRANTER, HOLE, machine
+
+DEVICE = Mfn(0x8000)
+"""The first frame of a device."""
 
 
 @attrs.frozen
@@ -35,6 +38,15 @@ def _large_block() -> tuple[Any, str, dict[str, Any]]:
     s = fill(machine(), "frame", span(FREE, 1 << 10), lambda _row, _mfn: {"use": Use.FREE})
     s = put(put(s, "heap", 0, free=1 << 10), "domain", GRANTER, max_pages=1 << 11)
     return s, "increase_extent", {"caller": GRANTER, "domain": GRANTER, "order": 10, "mfn": Mfn(FREE)}
+
+
+def _long_range() -> tuple[Any, str, dict[str, Any]]:
+    """The control domain maps a device of 65 pages into an ordinary domain; both may have it."""
+    s = machine()
+    for domain in (DOM0, GRANTER):
+        s = fill(s, "iomem", (domain, span(DEVICE, 65)), lambda _row, _domain, _mfn: {"allowed": True})
+    return s, "memory_mapping", {"caller": DOM0, "domain": GRANTER, "gfn": HOLE, "mfn": DEVICE, "pages": 65,
+                                 "add": True, "done": 65}
 
 
 HISTORICAL: list[Mutant] = [
@@ -154,6 +166,8 @@ HISTORICAL: list[Mutant] = [
           "if not is_live(row):", "if not both(is_live(row), row.hardware):"),
     _flaw("XSA-480", "memory.table_pages", "retire_table", "a table page is freed while caches lead to it",
           "if s.space[domain].flush:", "if False:"),
+    _flaw("XSA-125", "domain.limits", "memory_mapping", "any number of device pages is mapped in one go",
+          "if pages > MOST_MAPPED_AT_ONCE:", "if False:", _long_range),
     # ---- arguments
     _flaw("XSA-98a", "memory.guestcopy", "copy_to_guest_word", "a result is written where the caller may only read",
           "may_access(s, caller, gfn, True)", "may_access(s, caller, gfn, False)"),
@@ -162,7 +176,6 @@ HISTORICAL: list[Mutant] = [
 ]
 
 OPEN: list[Open] = [
-    Open("XSA-125", "work done in one call: no property bounds how many rows of a device mapping one step changes"),
     Open("XSA-213", "multicall and the privilege mode of a vCPU"),
     Open("XSA-226b", "recursion depth and retries inside one call"),
     Open("XSA-235", "held locks are not in the state: steps are atomic (A-ATOMIC)"),
