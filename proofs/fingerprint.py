@@ -52,6 +52,12 @@ def foundations() -> str:
     return _digest(*[each.name + _plain(each) for each in files])
 
 
+@functools.cache
+def _record(cls: type) -> str:
+    """The fields of a record, as they are written."""
+    return _digest(ast.dump(ast.parse(inspect.getsource(cls))))
+
+
 def _names(code: types.CodeType) -> set[str]:
     found = set(code.co_names)
     for each in code.co_consts:
@@ -93,7 +99,7 @@ def dependencies(function: Callable[..., Any]) -> dict[str, str]:
                     work.append(inner)
             elif isinstance(inner, type):
                 if home.startswith("spec.") and not home.startswith("spec.language"):
-                    found[f"{home}.{inner.__qualname__}"] = _digest(ast.dump(ast.parse(inspect.getsource(inner))))
+                    found[f"{home}.{inner.__qualname__}"] = _record(inner)
             elif isinstance(inner, (int, str, tuple, float, frozenset)) and not callable(inner):
                 found[f"{place}:{name}"] = repr(inner)
     return found
