@@ -73,7 +73,7 @@ def main() -> int:
     mutants = choose(arguments)
     out = Console(highlight=False, width=150)
     verdicts: list[Verdict] = []
-    with ProcessPoolExecutor(max_workers=arguments.jobs, max_tasks_per_child=25) as pool:
+    with ProcessPoolExecutor(max_workers=arguments.jobs) as pool:
         for verdict in pool.map(kill, mutants):
             verdicts.append(verdict)
             mark = verdict.killed_by if verdict.id not in EXPLAINED else "equivalent"
