@@ -72,15 +72,20 @@ def main() -> int:
     os.chdir(ROOT)
     mutants = choose(arguments)
     out = Console(highlight=False, width=150)
+    place = pathlib.Path(arguments.out)
+    place.parent.mkdir(exist_ok=True)
     verdicts: list[Verdict] = []
-    with ProcessPoolExecutor(max_workers=arguments.jobs) as pool:
+    pool = ProcessPoolExecutor(max_workers=arguments.jobs)
+    try:
         for verdict in pool.map(kill, mutants):
             verdicts.append(verdict)
             mark = verdict.killed_by if verdict.id not in EXPLAINED else "equivalent"
             out.print(f"{mark:10} {verdict.seconds:6.1f} s  {verdict.id:44} {verdict.words[:60]:60} {verdict.property}")
-    place = pathlib.Path(arguments.out)
-    place.parent.mkdir(exist_ok=True)
-    place.write_text(json.dumps([attrs.asdict(v) for v in verdicts], indent=1) + "\n")
+            place.write_text(json.dumps([attrs.asdict(v) for v in verdicts], indent=1) + "\n")
+    except KeyboardInterrupt:
+        out.print(f"stopped: {len(verdicts)} of {len(mutants)} mutants were looked at")
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return report(verdicts, out)
 
 
