@@ -75,11 +75,11 @@ def job_fingerprint(name: str, options: Options) -> str:
     own = [] if name == COROLLARIES else [chosen.transitions[name].function]
     functions = [*own, chosen.untouched, *[each.function for each in chosen.properties.values()]]
     shape = json.dumps([[t, list(s.key), s.row.__qualname__] for t, s in chosen.schemas.items()])
-    kinds = json.dumps([[p.id, p.table, p.two_state] for p in chosen.properties.values()])
+    kinds = json.dumps([[p.id, p.table, p.two_state, p.of_repaired] for p in chosen.properties.values()])
     actor = ""
     if name != COROLLARIES:
         step = chosen.transitions[name]
-        actor = f"{step.actor} {step.parameters} {sorted(map(str, step.unreachable))}"
+        actor = f"{step.actor} {step.parameters} {sorted(map(str, step.unreachable))} {step.repairs} {step.keeps}"
     return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seed, options.audit)))
 
 

@@ -9,8 +9,9 @@ that spoils one row only marks that row (``P2mEntry.stale`` for DEV-1); one that
 
 from __future__ import annotations
 
-from spec.language import Boolean, Index, either, ite, neg, put
-from spec.state import State
+from spec.language import Boolean, DomId, Gfn, Index, Mfn, both, either, implies, ite, neg, put, two_state
+from spec.language.records import columns
+from spec.state import Deviated, State
 
 
 def untouched(s: State) -> Boolean:
@@ -30,3 +31,39 @@ def happens(s: State, deviation: str, when: Boolean = True) -> State:
         return s
     before = getattr(s.deviation[Index(0)], deviation)
     return put(s, "deviation", Index(0), **{deviation: ite(when, True, before)})
+
+
+# ---- what a repaired step must not do
+
+
+@two_state("REPAIRED-FLAG", over="deviation", fulfils="SR-MEM-1", of_repaired=True)
+def no_deviation_is_flagged(old: State, new: State, _actor: DomId, number: Index) -> bool:
+    """A step in which a deviation is mended raises no flag; DEV-10's is a matter of its own."""
+    before, after = old.deviation[number], new.deviation[number]
+    return both(*[
+        implies(getattr(after, each), getattr(before, each)) for each in columns(Deviated) if each != "dev10"
+    ])
+
+
+@two_state("REPAIRED-DEVICE", over="deviation", fulfils="SR-MEM-1", of_repaired=True)
+def no_device_use_is_lost(old: State, new: State, _actor: DomId, number: Index) -> bool:
+    """A step in which a deviation is mended keeps count of the mappings for devices."""
+    return implies(new.deviation[number].dev10, old.deviation[number].dev10)
+
+
+@two_state("REPAIRED-MAPPING", over="p2m", fulfils="SR-MEM-1", of_repaired=True)
+def no_mapping_is_left(old: State, new: State, _actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """A step in which a deviation is mended leaves no mapping whose grant was released."""
+    return implies(new.p2m[domain, gfn].stale, old.p2m[domain, gfn].stale)
+
+
+@two_state("REPAIRED-REFERENCE", over="frame", fulfils="SR-MEM-7", of_repaired=True)
+def no_reference_is_lost(old: State, new: State, _actor: DomId, mfn: Mfn) -> bool:
+    """A step in which a deviation is mended leaves no reference that nobody will drop."""
+    return new.frame[mfn].lost <= old.frame[mfn].lost
+
+
+@two_state("REPAIRED-PERMISSION", over="iomem", fulfils="SR-MEM-4", of_repaired=True)
+def no_permission_is_left(old: State, new: State, _actor: DomId, domain: DomId, mfn: Mfn) -> bool:
+    """A step in which a deviation is mended leaves nothing mapped for which the permission was taken back."""
+    return implies(new.iomem[domain, mfn].left, old.iomem[domain, mfn].left)

@@ -214,11 +214,16 @@ class TransitionProof:
                 yield self._line(number, "", path, code, DEAD, 0, 0, "", 0)
                 continue
             goals: list[Goal | Obligation] = [*self._overflows(number, path, log, code)]
-            for each in self.theory.properties.values():
-                if not each.derived and (self.only is None or self.only(each.id)):
-                    goals.append(self._property(number, path, log, code, each))
+            goals += [self._property(number, path, log, code, each) for each in self._asked()]
             yield from (each for each in goals if isinstance(each, Obligation))
             yield from self._decide_together([each for each in goals if isinstance(each, Goal)])
+
+    def _asked(self) -> Iterator[Property]:
+        """The properties that the step is held against."""
+        for each in self.theory.properties.values():
+            if not each.derived and (self.only is None or self.only(each.id)) \
+                    and (not each.of_repaired or (self.transition.repairs and each.id not in self.transition.keeps)):
+                yield each
 
     def _unreachable(self, number: int, path: Path, log: Log, code: str) -> Iterator[Obligation]:
         """An answer that is declared never to be given: the path contradicts the invariants."""
@@ -332,7 +337,8 @@ class TransitionProof:
             return self._line(number, each.id, path, code, TRIVIAL, time.perf_counter() - started, 0, "", 0)
         if goal is unchanged and not self.audit:
             return self._line(number, each.id, path, code, FRAME, time.perf_counter() - started, 0, "", 0)
-        goal = T.implication(self._claimed(after), goal)
+        if not each.of_repaired:
+            goal = T.implication(self._claimed(after), goal)
         return Goal(number, each.id, path, [log, goal_log], code, goal, key, time.perf_counter() - started)
 
     def _actor(self) -> Any:

@@ -317,11 +317,11 @@ class Scope:
         if outcome is None:
             return False
         found.outcome = outcome
-        if not self.theory.untouched(outcome.state):
+        prop = self.theory.properties.get(problem.property)
+        if not self.theory.untouched(outcome.state) and not (prop is not None and prop.of_repaired):
             return False
-        if problem.property == OVERFLOW:
-            return out_of_range(self.theory, outcome.state)
-        prop = self.theory.properties[problem.property]
+        if prop is None:
+            return problem.property == OVERFLOW and out_of_range(self.theory, outcome.state)
         if not prop.two_state:
             return not prop.function(outcome.state, *found.key)
         actor = found.arguments.get(problem.transition.actor, self.theory.nobody)

@@ -109,6 +109,8 @@ UNREACHABLE: dict[int | Kind, str] = {
     GNTST_BAD_DEV_ADDR: "no maptrack entry stands for a device mapping (INV-GNT-NO-DEVICE-MAPS)",
     Kind.CRASH: "the granter of a mapping can be looked up (INV-GNT-PARTIES)",
 }
+KEEPS = ("REPAIRED-DEVICE", "REPAIRED-REFERENCE")
+"""The repaired steps mend DEV-1; DEV-10 and DEV-15 of what they call are still there."""
 
 
 @transition(hypercall="GNTTABOP_unmap_grant_ref", unreachable=UNREACHABLE)
@@ -126,7 +128,7 @@ def unmap_grant_ref(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, 
     return _phase1(s, caller, host_addr, U64(0), handle, slot, repaired=False)
 
 
-@transition(hypercall="GNTTABOP_unmap_grant_ref", repairs="unmap_grant_ref", unreachable=UNREACHABLE)
+@transition(hypercall="GNTTABOP_unmap_grant_ref", repairs="unmap_grant_ref", unreachable=UNREACHABLE, keeps=KEEPS)
 def unmap_grant_ref_repaired(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, handle: Handle,
                              slot: Index) -> Outcome[State]:
     """``unmap_grant_ref`` without DEV-1."""
@@ -145,7 +147,7 @@ def unmap_and_replace(s: State, caller: DomId, host_addr: U64, new_addr: U64, ha
     return _phase1(s, caller, host_addr, new_addr, handle, slot, repaired=False)
 
 
-@transition(hypercall="GNTTABOP_unmap_and_replace", repairs="unmap_and_replace", unreachable=UNREACHABLE)
+@transition(hypercall="GNTTABOP_unmap_and_replace", repairs="unmap_and_replace", unreachable=UNREACHABLE, keeps=KEEPS)
 def unmap_and_replace_repaired(s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index
                                ) -> Outcome[State]:
     """``unmap_and_replace`` without DEV-1."""

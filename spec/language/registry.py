@@ -23,6 +23,7 @@ class Transition:
     actor: the parameter that names the domain on whose behalf it runs; empty: Xen or hardware.
     unreachable: a code, or a kind of answer that has no code (``Kind.CRASH``) -> why no trace from boot ends with it.
     repairs: the transition whose deviation this variant mends.
+    keeps: other deviations that this variant still has, by the properties of repaired steps that they break.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Transition:
     theory: str = "machine"
     unreachable: dict[int | Kind, str] = attrs.field(factory=dict)
     repairs: str = ""
+    keeps: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -55,6 +57,8 @@ class Property:
     theory: str = "machine"
     derived: bool = False
     """A corollary: it follows from the invariants of one state, whatever the step was."""
+    of_repaired: bool = False
+    """It is asked only of steps that mend a deviation."""
 
 
 @attrs.frozen
@@ -86,7 +90,8 @@ def _parameters(function: Callable[..., Any], skip: int) -> dict[str, str]:
 
 
 def transition(*, hypercall: str = "", actor: str = "caller", theory: str = "machine",
-               unreachable: dict[int | Kind, str] | None = None, repairs: str = "") -> Callable[[_F], _F]:
+               unreachable: dict[int | Kind, str] | None = None, repairs: str = "",
+               keeps: tuple[str, ...] = ()) -> Callable[[_F], _F]:
     """Declare a step of the machine: ``function(state, **arguments) -> Outcome``."""
 
     def declare(function: _F) -> _F:
@@ -96,7 +101,7 @@ def transition(*, hypercall: str = "", actor: str = "caller", theory: str = "mac
         parameters = _parameters(function, 1)
         TRANSITIONS[name] = Transition(
             name, function, hypercall, actor if actor in parameters else "", parameters, theory,
-            unreachable or {}, repairs,
+            unreachable or {}, repairs, keeps,
         )
         return function
 

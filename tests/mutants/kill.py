@@ -7,22 +7,29 @@ import functools
 import io
 import os
 import pathlib
+import signal
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
 
 from proofs.booting import BOOT, Booting
-from proofs.engine.obligations import FAILED, Theory
+from proofs.engine.obligations import FAILED, Theory, TransitionProof
 from proofs.fingerprint import dependencies
+from proofs.matrix import hints
 from proofs.table_traces import anything
 from proofs.theories import MACHINE, TABLES, theory
 from spec.language.values import SpecificationError
+from tests.mutants.equivalence import OTHER_STATE, SAME, compared
 from tests.mutants.mutation import Mutant, applied, original
-from tests.mutants.search import Answer, Found, counterexample, tried
+from tests.mutants.search import Answer, Found, Unchanged, counterexample, goals_of, is_proved, tried
 
-PROOF, TEST, SURVIVED, BROKEN = "proof", "test", "survived", "broken"
+PROOF, TEST, SURVIVED, BROKEN, EQUIVALENT = "proof", "test", "survived", "broken", "equivalent"
 HERE = pathlib.Path(__file__).resolve().parent
+LONGEST = 400.0
+"""Seconds that the proofs of one mutant may take before it counts as code that does not end."""
 OF_TABLES = ("tables", "table_steps", "table_pages", "tlb", "walk", "descriptors", "geometry")
 """Modules of ``spec.memory`` that speak of tables as words, and whose tests do."""
 
@@ -31,10 +38,11 @@ OF_TABLES = ("tables", "table_steps", "table_pages", "tlb", "walk", "descriptors
 class Verdict:
     """How a mutant ended.
 
-    killed_by: ``proof`` (a proof fails, with a counterexample that the mutated specification itself confirmed),
-    ``test``, ``broken`` (the changed code is not even a specification), or ``survived``.
-    acts: it changes what some step does to the state, not only what it answers.
-    suspects: of one that no counterexample was found for, the properties that are not proved with it.
+    killed_by: ``proof`` (some property cannot be proved any more), ``test``, ``broken`` (the changed code is not even
+    a specification), ``equivalent`` (proved to change nothing), or ``survived``.
+    replayed: the mutated specification itself, run on integers from a state that satisfies every invariant, broke the
+    property.
+    changes: of one that no proof noticed, what it changes (see ``equivalence``).
     """
 
     id: str
@@ -46,8 +54,26 @@ class Verdict:
     transition: str
     seconds: float
     replayed: bool
-    acts: bool = True
-    suspects: tuple[str, ...] = ()
+    changes: str = ""
+
+
+class TooLong(Exception):
+    """The mutated code does not end in time."""
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Raise ``TooLong`` in whatever runs after so many seconds."""
+    def stop(*_: Any) -> None:
+        raise TooLong(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @functools.cache
@@ -66,40 +92,54 @@ def affected(chosen: Theory, mutant: Mutant) -> list[str]:
 
 
 def by_proof(chosen: Theory, names: list[str], mutant: Mutant, budget: float) -> Answer:
-    """The first property that a mutated step breaks, or what is known of those that are not proved any more."""
+    """The first property that a mutated step breaks, or those that are not proved any more."""
     started = time.process_time()
     all_of_them = Answer(found=tried(chosen, mutant))
     if all_of_them.found is not None:
         return all_of_them
     for number, name in enumerate(names):
         left = started + budget - time.process_time()
-        if left <= 0:
-            all_of_them.suspects.append(f"(no time for {name})")
-            break
         share = left if number + 1 == len(names) else left / 2
         answer = counterexample(chosen, name, mutant, time.process_time() + max(share, 3.0))
         all_of_them.differs |= answer.differs
-        all_of_them.acts |= answer.acts
-        all_of_them.suspects += [f"{each} of {name}" for each in answer.suspects]
+        all_of_them.late |= answer.late
+        all_of_them.failed += answer.failed
         all_of_them.found = answer.found
         if answer.found is not None:
             break
     return all_of_them
 
 
-def by_steps(mutant: Mutant, budget: float) -> Answer:
-    """A property of the tables that random steps from boot, on integers, break: so no proof of it can succeed."""
+def by_steps(names: list[str], mutant: Mutant, budget: float) -> Answer:
+    """A property of the tables that random steps from boot, on integers, break; else one that cannot be proved."""
+    chosen = theory(TABLES)
     with applied(mutant):
         trace = anything(budget)
-    found = None if trace is None else Found(trace.found[0].property, trace.step)
-    return Answer(differs=True, acts=True, found=found)
+    if trace is not None:
+        return Answer(differs=True, found=Found(trace.found[0].property, trace.step))
+    answer = Answer()
+    for name in names:
+        proof = TransitionProof(chosen, chosen.transitions[name], hints=hints())
+        before = Unchanged(proof)
+        with applied(mutant):
+            for number, (path, log) in enumerate(proof.paths()):
+                if before.has(path):
+                    continue
+                answer.differs = True
+                if path.result.state is proof.before or not proof._alive(path, log):
+                    continue
+                for goal in goals_of(proof, number, path, log):
+                    if not is_proved(proof, goal):
+                        answer.failed.append(Found(goal.property, name))
+                        return answer
+    return answer
 
 
 def by_boot(mutant: Mutant) -> Answer:
     """A property that fails of a boot state, which is concrete: so it needs no other confirmation."""
     with applied(mutant):
         line = next((line for line in Booting().run() if line.verdict == FAILED), None)
-    return Answer(differs=True, acts=True, found=None if line is None else Found(line.property, BOOT))
+    return Answer(differs=True, found=None if line is None else Found(line.property, BOOT))
 
 
 def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
@@ -108,24 +148,30 @@ def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
     budget: seconds of this processor's work that the proofs of one mutant may take.
     """
     started = time.perf_counter()
-    killed_by, found, answer = SURVIVED, Found("", ""), Answer()
+    killed_by, found, answer, changes = SURVIVED, Found("", ""), Answer(differs=True), ""
     try:
-        names = affected(theory(MACHINE), mutant)
-        if mutant.module == "spec.boot":
-            answer = by_boot(mutant)
-        elif names:
-            answer = by_proof(theory(MACHINE), names, mutant, budget)
-        elif affected(theory(TABLES), mutant):
-            answer = by_steps(mutant, budget)
-    except (SpecificationError, TypeError, AttributeError, AssertionError, LookupError) as problem:
+        with within(LONGEST):
+            chosen, names = theory(MACHINE), affected(theory(MACHINE), mutant)
+            if mutant.module == "spec.boot":
+                answer = by_boot(mutant)
+            elif names:
+                answer = by_proof(chosen, names, mutant, budget)
+            elif affected(theory(TABLES), mutant):
+                chosen, names = theory(TABLES), affected(theory(TABLES), mutant)
+                answer = by_steps(names, mutant, budget / 3)
+    except (SpecificationError, TypeError, AttributeError, AssertionError, LookupError, TooLong) as problem:
         killed_by, found = BROKEN, Found(f"{type(problem).__name__}: {problem}"[:80], "")
-    if answer.found is not None:
-        killed_by, found = PROOF, answer.found
-    elif killed_by == SURVIVED and by_tests(mutant):
-        killed_by = TEST
-    suspects = () if killed_by == PROOF else tuple(dict.fromkeys(answer.suspects))
+    if answer.found is not None or answer.failed:
+        killed_by, found = PROOF, answer.found or answer.failed[0]
+    elif killed_by == SURVIVED and not answer.differs and not answer.late:
+        killed_by, changes = EQUIVALENT, SAME
+    elif killed_by == SURVIVED:
+        killed_by = TEST if by_tests(mutant) else SURVIVED
+        changes = compared(chosen, names, mutant) if names else OTHER_STATE
+        if changes == SAME and killed_by == SURVIVED:
+            killed_by = EQUIVALENT
     return Verdict(mutant.id, mutant.source, mutant.where, mutant.words, killed_by, found.property, found.transition,
-                   time.perf_counter() - started, killed_by == PROOF, answer.acts, suspects)
+                   time.perf_counter() - started, answer.found is not None, changes)
 
 
 def tests_of(mutant: Mutant) -> list[str]:
@@ -138,9 +184,13 @@ def tests_of(mutant: Mutant) -> list[str]:
     return [str(each) for each in nearest]
 
 
-def by_tests(mutant: Mutant) -> bool:
-    """Whether a unit test of the specification fails."""
+def by_tests(mutant: Mutant, limit: float = 120.0) -> bool:
+    """Whether a unit test of the specification fails, or never ends."""
     os.environ["HYPOTHESIS_PROFILE"] = "ci"
-    with applied(mutant), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests_of(mutant)])
+    quiet = (contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()))
+    try:
+        with applied(mutant), quiet[0], quiet[1], within(limit):
+            code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests_of(mutant)])
+    except TooLong:
+        return True
     return code == pytest.ExitCode.TESTS_FAILED

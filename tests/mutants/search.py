@@ -1,9 +1,9 @@
 """Does a mutated step break a property?  First the proof, then a small world.
 
 Only paths that the mutant has changed are looked at, and of each only the properties that do not follow any more
-from the invariants that were enough without the mutant.  For each of these a small world is asked: is there a state
-that satisfies every invariant, and a call that takes this path, after which the property does not hold?  What is
-found counts only when the plain (mutated) specification, run on integers, confirms it.
+from the invariants.  For each of these a small world is asked: is there a state that satisfies every invariant, and
+a call that takes this path, after which the property does not hold?  What is found counts as replayed only when the
+plain (mutated) specification, run on integers, confirms it; without it the proof has failed all the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 
 from proofs.engine import terms as T
-from proofs.engine.obligations import OVERFLOW, Goal, Problem, Theory, TransitionProof
+from proofs.engine.obligations import OVERFLOW, PROVED, Goal, Problem, Theory, TransitionProof
 from proofs.engine.scope import Counterexample, Scope, broken, keys_at_hand, out_of_range, run
 from proofs.engine.symbolic_tables import Log, RangeWrite, uids
 from proofs.engine.symbols import Path, lift
@@ -45,14 +45,14 @@ class Answer:
     """What is known of one mutated transition.
 
     differs: some path is taken or ends otherwise.
-    acts: in some state of a small world the step does something else to the state.
-    suspects: properties that were not proved with the mutant in it; ``found``: the one of them that is broken.
+    failed: properties that cannot be proved with the mutant in it; ``found``: one that a state on integers breaks.
+    late: not everything was looked at in time.
     """
 
     differs: bool = False
-    acts: bool = False
-    suspects: list[str] = attrs.field(factory=list)
+    failed: list[Found] = attrs.field(factory=list)
     found: Found | None = None
+    late: bool = False
 
 
 # ---- what a mutant changes
@@ -171,7 +171,7 @@ class World(Scope):
         if outcome is None:
             return None
         actor = found.arguments.get(proof.transition.actor, self.theory.nobody)
-        broke = breaks(self.theory, state, outcome, actor, self)
+        broke = breaks(proof, state, outcome, actor, self)
         return Found(broke, proof.transition.name) if broke else None
 
 
@@ -186,16 +186,15 @@ def _runs(values: tuple[int, ...]) -> list[tuple[int, int]]:
     return found
 
 
-def breaks(theory: Theory, before: Any, outcome: Outcome[Any], actor: Any, scope: Scope | None) -> str:
+def breaks(proof: TransitionProof, before: Any, outcome: Outcome[Any], actor: Any, scope: Scope | None) -> str:
     """The first property that does not hold after a step, "" if all do."""
-    after = outcome.state
+    after, theory = outcome.state, proof.theory
     if outcome.kind is Kind.REFUSED and after is not before:
         return "REFUSED-UNCHANGED"
-    if not theory.untouched(after):
-        return ""
+    claimed = theory.untouched(after)
     # those of small tables first
-    for each in sorted(theory.properties.values(), key=lambda each: len(getattr(after, each.table).keys())):
-        if each.derived:
+    for each in sorted(proof._asked(), key=lambda each: len(getattr(after, each.table).keys())):
+        if not claimed and not each.of_repaired:
             continue
         keys = keys_at_hand(after, each.table, scope)
         if each.two_state:
@@ -204,7 +203,7 @@ def breaks(theory: Theory, before: Any, outcome: Outcome[Any], actor: Any, scope
             parts = key if isinstance(key, tuple) else (key,)
             if not (each.function(before, after, actor, *parts) if each.two_state else each.function(after, *parts)):
                 return each.id
-    return OVERFLOW if out_of_range(theory, after) else ""
+    return OVERFLOW if claimed and out_of_range(theory, after) else ""
 
 
 # ---- one transition
@@ -214,12 +213,16 @@ def goals_of(proof: TransitionProof, number: int, path: Path, log: Log) -> list[
     """What has to be proved of a path, but for what holds trivially."""
     code = str(path.result.code)
     goals = list(proof._overflows(number, path, log, code))
-    for each in proof.theory.properties.values():
-        if not each.derived:
-            line = proof._property(number, path, log, code, each)
-            if isinstance(line, Goal):
-                goals.append(line)
+    for each in proof._asked():
+        line = proof._property(number, path, log, code, each)
+        if isinstance(line, Goal):
+            goals.append(line)
     return goals
+
+
+def is_proved(proof: TransitionProof, goal: Goal) -> bool:
+    """The goal follows: from the invariants that were enough without the mutant, or from all of them."""
+    return all(line.verdict == PROVED for line in proof._decide_together([goal]))
 
 
 class Worlds:
@@ -240,7 +243,7 @@ class Worlds:
 
 def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> Answer:
     """What the mutated transition breaks, and what is left to be said of it."""
-    proof = TransitionProof(theory, theory.transitions[name], hints=hints())
+    proof = TransitionProof(theory, theory.transitions[name], hints=hints(), limit=QUESTION)
     before = Unchanged(proof)
     worlds = Worlds(theory, mutant)
     answer = Answer()
@@ -250,19 +253,15 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> A
                 continue
             answer.differs = True
             path.conditions.append(before.beyond(path))
-            if path.result.state is proof.before and not path.overflows:
+            if (path.result.state is proof.before and not path.overflows) or not proof._alive(path, log):
                 continue
-            if next(worlds.from_where(proof, path, log), None) is None:
-                continue
-            answer.acts = True
             for goal in goals_of(proof, number, path, log):
                 if time.process_time() > until:
-                    answer.suspects.append("(time is up)")
+                    answer.late = True
                     return answer
-                # what still follows from the invariants that were enough without the mutant holds with it
-                if proof._by_hint(goal) is not None:
+                if is_proved(proof, goal):
                     continue
-                answer.suspects.append(goal.property)
+                answer.failed.append(Found(goal.property, name))
                 for world in worlds.from_where(proof, path, log):
                     answer.found = world.question(proof, path, log, goal, QUESTION)
                     if answer.found is not None:
@@ -276,15 +275,16 @@ def tried(theory: Theory, mutant: Mutant) -> Found | None:
         return None
     state, name, arguments = mutant.trial()
     step = theory.transitions[name]
+    proof = TransitionProof(theory, step, hints=hints())
     with applied(mutant):
         if not theory.untouched(state) or broken(theory, state):
             return None
         outcome = step.function(state, **arguments)
-        broke = breaks(theory, state, outcome, arguments.get(step.actor, theory.nobody), None)
-    proof = TransitionProof(theory, step, hints=hints(), only=lambda each: each == broke)
+        broke = breaks(proof, state, outcome, arguments.get(step.actor, theory.nobody), None)
+    proof.only = lambda each: each == broke
     with applied(mutant):
         fails = any(
-            goal.property == broke and proof._by_hint(goal) is None
+            goal.property == broke and not is_proved(proof, goal)
             for number, (path, log) in enumerate(proof.paths()) for goal in goals_of(proof, number, path, log)
         )
     return Found(broke, name) if broke and fails else None

@@ -254,7 +254,7 @@ def broken_between(old: State, new: State, actor: DomId) -> list[str]:
     load()
     found = []
     for each in PROPERTIES.values():
-        if not each.two_state or each.theory != "machine":
+        if not each.two_state or each.of_repaired or each.theory != "machine":
             continue
         keys = dict.fromkeys([*_keys(getattr(old, each.table)), *_keys(getattr(new, each.table))])
         for key in keys:

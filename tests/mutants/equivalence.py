@@ -1,0 +1,213 @@
+"""What does a mutant change that no proof has noticed?  Proved, for all states that satisfy every invariant.
+
+- ``nothing``: each mutated step gives the same answer and leaves the same state as the step of the specification.
+- ``answer``: it leaves the same state, or the state as it was, and answers something else.
+- ``call``: it does what a call of the same domain with one other argument does to that state; so what it changes is
+  which calls are refused, and whatever it leads to, the specification leads to as well.
+- ``state``: anything else, and whatever could not be proved to be one of the above.
+
+Let p be a mutated path, and q the paths of the specification, for the same arguments or with one of them replaced.
+The state satisfies every invariant and the conditions of p.  It is proved that it satisfies the conditions of some q,
+and that p and each such q leave the same state: every field of every table, at a key about which nothing is known;
+fields that exist for the proof alone are not looked at.  What p reads of a peer's writing, q reads too, read by read:
+the specification allows whatever is read, so this is one of its behaviours.  Where p ends in a deviation, for which
+no property is claimed, q must do so as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from proofs.engine import terms as T
+from proofs.engine.hypotheses import Closure
+from proofs.engine.obligations import Theory, TransitionProof, fresh_key
+from proofs.engine.solvers import UNSAT
+from proofs.engine.symbolic_tables import Log, recording
+from proofs.engine.symbols import Path, lift, unbranched, wrap
+from spec.language.records import columns
+from spec.language.values import RANGES, SpecificationError
+from tests.mutants.mutation import Mutant, applied
+from tests.mutants.search import Unchanged, effect
+from tests.mutants.systematic import GHOSTS
+
+SAME, ANSWER, OTHER_CALL, OTHER_STATE = "nothing", "answer", "call", "state"
+ORDER = [SAME, ANSWER, OTHER_CALL, OTHER_STATE]
+Paths = list[tuple[Path, Log]]
+
+
+def _contradict(p: Path, q: Path) -> bool:
+    known = {each.uid for each in p.conditions}
+    return any(T.negate(each).uid in known for each in q.conditions)
+
+
+def _changed(p: Path, q: Path) -> Iterator[str]:
+    """The tables that one of two paths has written, and flags of deviations; no other ghosts."""
+    for each in attrs.fields(type(p.result.state)):
+        one, other = getattr(p.result.state, each.name), getattr(q.result.state, each.name)
+        if (one.writes or other.writes) and one is not other and (not one.schema.ghost or each.name == "deviation"):
+            yield each.name
+
+
+class Comparison:
+    """The steps that a mutant changes, against those of the specification."""
+
+    def __init__(self, theory: Theory, name: str, mutant: Mutant, until: float) -> None:
+        self._proof = TransitionProof(theory, theory.transitions[name])
+        self._mutant, self._until = mutant, until
+        self._known: dict[tuple[str, Any], Paths] = {}
+
+    def verdict(self) -> str:
+        """How much the mutant changes."""
+        unchanged = Unchanged(self._proof)
+        with applied(self._mutant):
+            after = [(path, log) for path, log in self._proof.paths() if not unchanged.has(path)]
+        return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
+
+    def _path(self, path: Path, log: Log) -> str:
+        found = self._against(path, log, self._paths("", None))
+        # to change nothing is what every state allows
+        if found == OTHER_STATE and path.result.state is self._proof.before and not path.overflows:
+            return ANSWER
+        if found != OTHER_STATE:
+            return found
+        others = list(self._others())
+        if any(self._twin(path, log, self._paths(name, value), ask=False) != OTHER_STATE for name, value in others):
+            return OTHER_CALL
+        spoken = set(re.findall(r"\w+", self._mutant.words))
+        others.sort(key=lambda each: each[0] not in spoken)
+        if any(self._against(path, log, self._paths(name, value)) != OTHER_STATE for name, value in others):
+            return OTHER_CALL
+        return OTHER_STATE
+
+    def _others(self) -> Iterator[tuple[str, Any]]:
+        """Arguments that may be replaced, and by what."""
+        step = self._proof.transition
+        for name, hint in step.parameters.items():
+            if name == step.actor:
+                continue
+            values: tuple[Any, ...] = (True, False) if hint == "bool" else (0, 1, (RANGES[hint][1] or 1 << 52))
+            for value in values:
+                yield name, value
+
+    def _paths(self, name: str, value: Any) -> Paths:
+        """The paths of the specification, with an argument replaced."""
+        if (name, value) not in self._known:
+            given = self._proof.arguments
+            if name:
+                term = T.boolean(value) if isinstance(value, bool) else T.number(value)
+                self._proof.arguments = {**given, name: term}
+            try:
+                self._known[name, value] = list(self._proof.paths())
+            except SpecificationError:
+                self._known[name, value] = []
+            finally:
+                self._proof.arguments = given
+        return self._known[name, value]
+
+    def _against(self, p: Path, log: Log, paths: Paths) -> str:
+        """What the paths of the specification do where p is taken."""
+        if time.process_time() > self._until:
+            return OTHER_STATE
+        quick = self._twin(p, log, paths)
+        if quick != OTHER_STATE:
+            return quick
+        meeting = [(q, its_log) for q, its_log in paths if not _contradict(p, q)]
+        taken = T.disjunction(*[T.conjunction(*q.conditions) for q, _ in meeting])
+        if not self._follows(p.conditions, [log, *[each for _, each in meeting]], taken):
+            return OTHER_STATE
+        found = SAME
+        for q, its_log in meeting:
+            found = max(found, self._alike(p, log, q, its_log), key=ORDER.index)
+            if found == OTHER_STATE:
+                break
+        return found
+
+    def _twin(self, p: Path, log: Log, paths: Paths, *, ask: bool = True) -> str:
+        """A path of the specification that does the very same, wherever p is taken.
+
+        ask: the solver, too, if it is not plain to see that q is taken.
+        """
+        known = {each.uid for each in p.conditions}
+        for q, its_log in paths:
+            if effect(q)[2:] != effect(p)[2:] or _contradict(p, q):
+                continue
+            rest = T.conjunction(*[each for each in q.conditions if each.uid not in known])
+            if rest is T.boolean(value=True) or (ask and self._follows(p.conditions, [log, its_log], rest)):
+                return SAME if self._same_answer(p, q) is T.boolean(value=True) else ANSWER
+        return OTHER_STATE
+
+    def _alike(self, p: Path, p_log: Log, q: Path, q_log: Log) -> str:
+        conditions = [*p.conditions, *q.conditions]
+        # do the two ever meet?
+        if self._follows(conditions, [p_log, q_log], T.boolean(value=False)):
+            return SAME
+        if p.overflows and [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows]:
+            return OTHER_STATE
+        for table in _changed(p, q):
+            with recording() as log:
+                goal = self._same_rows(table, p, q)
+            if not self._follows(conditions, [p_log, q_log, log], goal):
+                return OTHER_STATE
+        return SAME if self._follows(conditions, [p_log, q_log], self._same_answer(p, q)) else ANSWER
+
+    def _same_answer(self, p: Path, q: Path) -> T.Term:
+        if p.result.kind is not q.result.kind or set(p.result.output) != set(q.result.output):
+            return T.boolean(value=False)
+        parts = [T.equal(lift(p.result.code), lift(q.result.code))]
+        for name, value in p.result.output.items():
+            other = q.result.output[name]
+            if value is other:
+                continue
+            with contextlib.suppress(SpecificationError):
+                parts.append(T.equal(lift(value), lift(other)))
+                continue
+            return T.boolean(value=False)
+        return T.conjunction(*parts)
+
+    def _same_rows(self, table: str, p: Path, q: Path) -> T.Term:
+        schema = self._proof.theory.schemas[table]
+        values = [wrap(part) for part in fresh_key(schema)]
+        key = tuple(values) if len(values) > 1 else values[0]
+
+        def compared_rows() -> Any:
+            one, other = getattr(p.result.state, table)[key], getattr(q.result.state, table)[key]
+            found = []
+            for name, hint in columns(schema.row).items():
+                if (table, name) not in GHOSTS:
+                    a, b = lift(getattr(one, name), hint), lift(getattr(other, name), hint)
+                    found.append(T.iff(a, b) if hint == "bool" else T.equal(a, b))
+            return wrap(T.conjunction(*found))
+
+        return lift(unbranched(compared_rows), "bool")
+
+    def _follows(self, conditions: list[T.Term], logs: list[Log], goal: T.Term) -> bool:
+        """The goal follows from the invariants under the conditions."""
+        if goal is T.boolean(value=True):
+            return True
+        closure = Closure(self._proof.instances, logs, [*conditions, T.negate(goal)])
+        for depth in self._proof.levels:
+            if time.process_time() > self._until:
+                return False
+            closure.grow(depth)
+            if self._proof._lazily(closure, [])[0] == UNSAT:
+                return True
+        return False
+
+
+def compared(theory: Theory, names: list[str], mutant: Mutant, budget: float = 120.0) -> str:
+    """How much a mutant changes, in all steps that can call the mutated function.
+
+    budget: seconds of this processor's work; what is not known by then counts as ``state``.
+    """
+    found, until = SAME, time.process_time() + budget
+    for name in names:
+        found = max(found, Comparison(theory, name, mutant, until).verdict(), key=ORDER.index)
+        if found == OTHER_STATE:
+            break
+    return found
