@@ -16,11 +16,11 @@ SELF := --config-settings editable_mode=compat --editable
 PACKAGES := $(wildcard spec proofs bulkhead impl)
 ARGS ?=
 
-.PHONY: help prove test reach mutants bench lint types docs check evidence audit pins clean
+.PHONY: help prove test reach mutants bench lint types docs check evidence audit vendor-boards pins clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' \
-		| while IFS=$$'\t' read -r name words; do printf '  make %-9s %s\n' "$$name" "$$words"; done
+	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
+		| while IFS=$$'\t' read -r name words; do printf '  make %-13s %s\n' "$$name" "$$words"; done
 
 prove: .venv/.stamp ## can one VM reach another's memory? prove every property after every step
 	@$(BIN)/bulkhead prove $(ARGS)
@@ -56,6 +56,10 @@ evidence: check mutants audit ## all that an assessor is handed, results in buil
 audit: .venv/.audit ## every verdict again: 20 seeds, then a second solver
 	@$(BIN)/bulkhead prove --seeds 20 --audit
 	@$(BIN)/bulkhead prove --solver cvc5
+
+vendor-boards: .venv/.stamp ## fetch Debian's own device trees and read every one of them
+	@$(BIN)/python -m impl.boards.vendor
+	@$(BIN)/pytest -q tests/impl/boards $(ARGS)
 
 pins: ## choose the newest releases that pyproject.toml allows and write constraints.txt
 	@rm -rf build/pins && $(PYTHON) -m venv build/pins

@@ -1,4 +1,4 @@
-"""The command line: ``bulkhead prove``, ``bulkhead walk``."""
+"""The command line: ``bulkhead prove``, ``bulkhead walk``, ``bulkhead boards``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
+from bulkhead.cli_boards import boards
 from bulkhead.cli_walk import walk
 from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
 
@@ -57,6 +58,7 @@ def prove(
 
 
 app.command()(walk)
+app.add_typer(boards, name="boards")
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Emulated boards: what a device tree says of a machine, and its memory."""
