@@ -207,6 +207,10 @@ class Walker:
             ("acquire_resource", {"caller": 0, "domain": 1, "kind": 1, "identifier": 0, "frame": 0, "nr_frames": 2,
                                   "padding": 0, "list_given": True, "cursor": 1, "chunk": 0, "gfn": 0x900,
                                   "tables_left": False}),
+            # the second of a chunk, at a guest frame that no table can hold
+            ("acquire_resource", {"caller": 0, "domain": 1, "kind": 1, "identifier": 0, "frame": 0, "nr_frames": 2,
+                                  "padding": 0, "list_given": True, "cursor": 1, "chunk": 0,
+                                  "gfn": state.settings[0].root_pages, "tables_left": True}),
         ])
         for domain in (0, 1, 2):
             place = {"caller": domain, "domain": domain, "space": 1, "idx": 0, "gfn": PAGES_APART + domain, "size": 0,
@@ -266,12 +270,28 @@ class Walker:
                 words += [(2 * ref, encode(head)), (2 * ref + 1, second)]
             state, depth = self._all(state, depth, self._stores(domain, words))
         self._keep(state, depth)
+        self._passed_on(state, depth)
         # an entry that version 1 has no words for
         transitive = encode(HeadV2(type=U8(TRANSITIVE), domid=DomId(0), readonly=False, sub_page=False, start=U16(1),
                                    length=U16(0)))
         self._keep(*self._all(state, depth, self._stores(2, [(4, transitive)])))
         self.drive(state, depth, (*CHANGE_OF_VERSION, "add_to_physmap", "setup_table"), 600)
         return state, depth
+
+    def _passed_on(self, state: Any, depth: int) -> None:
+        """Copies from a page that was passed on, whatever the reference behind is: none, a read-only one, a third."""
+        place = {"vcpu": 0, "side": 0}
+        for domain in (0, 1, 2):
+            user = (domain + 15 - 8) % 3
+            for ref in (5000, 9, 10, 14):
+                self._all(state, depth, [
+                    *self._stores(domain, [(2 * 15 + 1, encode(TransitiveV2(ref=GrantRef(ref))))]),
+                    ("copy_domains", {"caller": user, "vcpu": 0, "source": domain, "source_gref": True,
+                                      "destination": 0x7FF0, "destination_gref": False}),
+                    ("copy_claim_transitive", {**place, "caller": user, "ref": 15}),
+                    ("copy_claim_nested", {**place, "caller": user}),
+                    ("copy_abandon", {**place, "caller": user}),
+                ])
 
     def _exhausted(self, state: Any) -> None:
         """All memory that is left is promised to one domain; and a domain may have more than it has."""
