@@ -24,7 +24,7 @@ def prove(
     explain: Annotated[str, typer.Option("--explain", help="the story of one obligation")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="for machines")] = False,
     solver: Annotated[str, typer.Option("--solver", help="z3 or cvc5")] = "z3",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="prove once for each of so many seeds")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="ask every question with so many seeds")] = 1,
     audit: Annotated[bool, typer.Option("--audit", help="solve untouched rows too")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="use nothing from the cache")] = False,
     learn: Annotated[

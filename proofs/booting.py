@@ -66,9 +66,9 @@ def within_allotment(configuration: Configuration, state: Any) -> bool:
 class Booting:
     """The obligations of all boot states, as a job beside the transitions."""
 
-    def __init__(self, *, solver: str = "z3", seed: int = 0, limit: float = 20.0,
+    def __init__(self, *, solver: str = "z3", seeds: int = 1, limit: float = 20.0,
                  only: Callable[[str], bool] | None = None) -> None:
-        self._settings: dict[str, Any] = {"solver": solver, "seed": seed, "limit": limit}
+        self._settings: dict[str, Any] = {"solver": solver, "seeds": seeds, "limit": limit}
         self._only = only
         self.explored = 0
         self.refusals: dict[str, int] = {}

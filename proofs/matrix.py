@@ -38,10 +38,14 @@ GOOD = (PROVED, FRAME, TRIVIAL, DEAD)
 
 @attrs.frozen
 class Options:
-    """How to prove.  limit: seconds a question may take before it counts as unknown."""
+    """How to prove.
+
+    seeds: each question is asked with so many seeds, and must be answered the same way every time.
+    limit: seconds a question may take before it counts as unknown.
+    """
 
     solver: str = "z3"
-    seed: int = 0
+    seeds: int = 1
     limit: float = 10.0
     audit: bool = False
     learn: bool = False
@@ -70,7 +74,7 @@ def job_fingerprint(name: str, options: Options) -> str:
     """What the lines of a transition depend on."""
     if name == BOOT:
         functions = [*DEPENDS_ON, theory().untouched, *[each.function for each in all_properties().values()]]
-        return fingerprint(functions, repr((options.solver, options.seed)))
+        return fingerprint(functions, repr((options.solver, options.seeds)))
     chosen = theory(theory_of(name))
     own = [] if name == COROLLARIES else [chosen.transitions[name].function]
     functions = [*own, chosen.untouched, *[each.function for each in chosen.properties.values()]]
@@ -80,7 +84,7 @@ def job_fingerprint(name: str, options: Options) -> str:
     if name != COROLLARIES:
         step = chosen.transitions[name]
         actor = f"{step.actor} {step.parameters} {sorted(map(str, step.unreachable))} {step.repairs} {step.keeps}"
-    return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seed, options.audit)))
+    return fingerprint(functions, shape, kinds, actor, repr((options.solver, options.seeds, options.audit)))
 
 
 def hints() -> dict[str, list[str]]:
@@ -108,7 +112,7 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
     started = time.perf_counter()
     chosen = theory(theory_of(name))
     mark = job_fingerprint(name, options)
-    place = pathlib.Path(cache_directory) / f"{name}.{options.solver}.{options.seed}.json" if cache_directory else None
+    place = pathlib.Path(cache_directory) / f"{name}.{options.solver}.{options.seeds}.json" if cache_directory else None
     verdicts: dict[str, str] = {}
     if place is not None and place.exists():
         try:
@@ -120,10 +124,10 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
                                  time.perf_counter() - started, cached=True)
         except (ValueError, KeyError, TypeError):
             verdicts = {}
-    settings: dict[str, Any] = {"solver": options.solver, "seed": options.seed, "limit": options.limit,
+    settings: dict[str, Any] = {"solver": options.solver, "seeds": options.seeds, "limit": options.limit,
                                 "audit": options.audit, "cache": verdicts, "learn": options.learn,
                                 "hints": hints()}
-    proof = (Booting(solver=options.solver, seed=options.seed, limit=2 * options.limit) if name == BOOT
+    proof = (Booting(solver=options.solver, seeds=options.seeds, limit=2 * options.limit) if name == BOOT
              else CorollaryProof(chosen, **settings) if name == COROLLARIES
              else TransitionProof(chosen, chosen.transitions[name], **settings))
     lines = list(proof.run())
@@ -132,7 +136,7 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
     if place is not None:
         place.parent.mkdir(parents=True, exist_ok=True)
         kept = {k: v for k, v in verdicts.items() if v == "unsat"}
-        used = {f"{options.solver}:{options.seed}:{line.hash}" for line in lines}
+        used = {f"{options.solver}:{line.hash}" for line in lines}
         record = {"fingerprint": mark, "holds": result.holds, "explored": result.explored, "refusals": result.refusals,
                   "lines": [attrs.asdict(line) for line in lines],
                   "verdicts": {k: v for k, v in kept.items() if k in used}}

@@ -14,7 +14,7 @@ from typing import Any
 
 from proofs.engine import terms as T
 from proofs.engine.obligations import FAILED, PROVED, UNKNOWN, Obligation, Theory, fresh_key
-from proofs.engine.solvers import SAT, SOLVERS, UNSAT
+from proofs.engine.solvers import SAT, SOLVERS, UNSAT, renew
 from proofs.engine.symbolic_tables import Key, PointWrite, RangeWrite, SymTable, matches, uids
 from proofs.engine.symbols import lift, unbranched, wrap
 from spec.language.records import columns
@@ -144,11 +144,12 @@ MOST_APART = 2000
 class BootProof:
     """A boot state satisfies every invariant at every key."""
 
-    def __init__(self, theory: Theory, name: str, state: Any, *, solver: str = "z3", seed: int = 0,
+    def __init__(self, theory: Theory, name: str, state: Any, *, solver: str = "z3", seeds: int = 1,
                  limit: float = 20.0) -> None:
         T.reset()
+        renew()
         self.theory, self.name, self.concrete = theory, name, state
-        self.solver, self.seed, self.limit = solver, seed, limit
+        self.solver, self.seeds, self.limit = solver, seeds, limit
         self._rows = literal_rows(theory, state)
 
     def run(self) -> Iterator[Obligation]:
@@ -162,9 +163,10 @@ class BootProof:
             if holds:
                 text = self._elsewhere(each)
                 build, digest = time.perf_counter() - started, hashlib.sha256(text.encode()).hexdigest()[:24]
-                answer = SOLVERS[self.solver](text, seed=self.seed, limit=self.limit)
-                solve = answer.seconds
-                verdict = PROVED if answer.verdict == UNSAT else FAILED if answer.verdict == SAT else UNKNOWN
+                said = [SOLVERS[self.solver](text, seed=seed, limit=self.limit) for seed in range(self.seeds)]
+                solve = said[0].seconds
+                answers = {each.verdict for each in said}
+                verdict = PROVED if answers == {UNSAT} else FAILED if answers == {SAT} else UNKNOWN
             yield self.line(each.id, verdict, build, solve, digest)
 
     def _elsewhere(self, each: Property) -> str:

@@ -20,7 +20,8 @@ import attrs
 
 from proofs.engine import terms as T
 from proofs.engine.hypotheses import DEEP, LEVELS, Closure, Depth, Instances
-from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Growing
+from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Growing, renew
+from proofs.engine.solvers import UNKNOWN as UNDECIDED
 from proofs.engine.symbolic_tables import Log, recording, symbolic_state
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
 from spec.language.layouts import LAYOUTS
@@ -146,17 +147,18 @@ class TransitionProof:
 
     levels: tuple[Depth, ...] = LEVELS
 
-    def __init__(self, theory: Theory, transition: Transition, *, solver: str = "z3", seed: int = 0,
+    def __init__(self, theory: Theory, transition: Transition, *, solver: str = "z3", seeds: int = 1,
                  limit: float = 10.0, audit: bool = False, cache: Any = None,
                  only: Callable[[str], bool] | None = None, hints: dict[str, list[str]] | None = None,
                  learn: bool = False) -> None:
         T.reset()
+        renew()
         self.learn = learn
         self.hints = hints or {}
         self._assumptions: dict[str, tuple[str, ...]] = {}
         self.learnt: dict[str, set[str]] = {}
         self.theory, self.transition = theory, transition
-        self.solver, self.seed, self.limit, self.audit, self.cache = solver, seed, limit, audit, cache
+        self.solver, self.seeds, self.limit, self.audit, self.cache = solver, seeds, limit, audit, cache
         self.only = only
         self.before = symbolic_state(theory.state, theory.schemas)
         self.arguments = argument_terms(transition)
@@ -264,13 +266,20 @@ class TransitionProof:
 
     def _ask(self, text: str, limit: float | None = None) -> tuple[str, float, str]:
         digest = self._digest(text)
-        key = f"{self.solver}:{self.seed}:{digest}"
+        key = f"{self.solver}:{digest}"
         if self.cache is not None and key in self.cache:
             return self.cache[key], 0.0, digest
-        answer = SOLVERS[self.solver](text, seed=self.seed, limit=limit or self.limit)
+        answer = SOLVERS[self.solver](text, limit=limit or self.limit)
+        verdict = self._again(text, answer.verdict)
         if self.cache is not None:
-            self.cache[key] = answer.verdict
-        return answer.verdict, answer.seconds, digest
+            self.cache[key] = verdict
+        return verdict, answer.seconds, digest
+
+    def _again(self, text: str, verdict: str) -> str:
+        """The same question with other seeds; an answer that is not always the same is none."""
+        others = range(1, self.seeds) if verdict == UNSAT else ()
+        return verdict if all(SOLVERS[self.solver](text, seed=each, limit=self.limit).verdict == verdict
+                              for each in others) else UNDECIDED
 
     def _lazily(self, closure: Closure, goal: list[T.Term]) -> tuple[str, float, str, set[str]]:
         """Refute the goal from as few facts as needed: (verdict, seconds, hash, invariants used).
@@ -278,7 +287,7 @@ class TransitionProof:
         A model of the facts so far is held against all facts; those that it breaks are added.  When it breaks
         none it is a model of the whole problem.
         """
-        growing = Growing(self.seed, self.limit)
+        growing = Growing(self.limit)
         given = [*closure.assertions[:closure.given], *goal]
         pool = closure.assertions[closure.given:]
         ordered = T.order(pool)
@@ -301,7 +310,7 @@ class TransitionProof:
         if verdict == UNSAT and self.solver != "z3":
             verdict, seconds, digest = self._ask(text)
             return verdict, seconds, digest, used
-        return verdict, growing.seconds, digest, used
+        return self._again(text, verdict), growing.seconds, digest, used
 
     def _core(self, given: list[T.Term], facts: list[tuple[str, T.Term]]) -> set[str]:
         """The invariants that a refutation needs, among those that it used."""
@@ -309,7 +318,7 @@ class TransitionProof:
         switches = {name: T.variable(f"use.{name}", T.BOOL) for name in names}
         guarded = [T.implication(switches[source], fact) for source, fact in facts]
         asked = T.Writer().piece([*given, *guarded])
-        found = Growing(self.seed, self.limit).core(asked, [f"use.{name}" for name in names])
+        found = Growing(self.limit).core(asked, [f"use.{name}" for name in names])
         return {each.removeprefix("use.") for each in found}
 
     def _overflows(self, number: int, path: Path, log: Log, code: str) -> Iterator[Goal]:

@@ -19,11 +19,33 @@ class Answer:
     solver: str
 
 
-def with_z3(text: str, *, seed: int = 0, limit: float = 10.0) -> Answer:
-    """Ask Z3's default solver."""
-    started = time.perf_counter()
-    solver = z3.Solver(ctx=z3.Context())
+class _Z3:
+    """Z3's memory of terms: to make one takes longer than most questions do.
+
+    It is made anew for each job, so that no answer depends on what was asked in other jobs.
+    """
+
+    context: z3.Context | None = None
+
+
+def renew() -> None:
+    """A job begins."""
+    _Z3.context = None
+
+
+def _solver(limit: float) -> z3.Solver:
+    if _Z3.context is None:
+        _Z3.context = z3.Context()
+    solver = z3.SimpleSolver(ctx=_Z3.context)
     solver.set("timeout", int(limit * 1000))
+    solver.set("arith.solver", 6)
+    return solver
+
+
+def with_z3(text: str, *, seed: int = 0, limit: float = 10.0) -> Answer:
+    """Ask Z3."""
+    started = time.perf_counter()
+    solver = _solver(limit)
     if seed:
         solver.set("random_seed", seed)
     solver.from_string(text)
@@ -34,12 +56,8 @@ def with_z3(text: str, *, seed: int = 0, limit: float = 10.0) -> Answer:
 class Growing:
     """A problem to which facts are added as a model shows that they are missing."""
 
-    def __init__(self, seed: int = 0, limit: float = 10.0) -> None:
-        self._solver = z3.SimpleSolver(ctx=z3.Context())
-        self._solver.set("timeout", int(limit * 1000))
-        self._solver.set("arith.solver", 6)
-        if seed:
-            self._solver.set("random_seed", seed)
+    def __init__(self, limit: float = 10.0) -> None:
+        self._solver = _solver(limit)
         self.seconds = 0.0
 
     def check(self, lines: list[str]) -> str:

@@ -19,7 +19,7 @@ from tests.mutants.historical import HISTORICAL, OPEN
 from tests.mutants.kill import BROKEN, EQUIVALENT, PROOF, SURVIVED, TEST, Verdict, kill
 from tests.mutants.mutation import Mutant
 from tests.mutants.survivors import EXPLAINED
-from tests.mutants.systematic import of_module
+from tests.mutants.systematic import CHOICE, of_module
 from tests.mutants.tables import TABLES
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -99,8 +99,10 @@ def report(verdicts: list[Verdict], out: Console) -> int:
     past, known = {m.id for m in HISTORICAL}, {m.id for m in TABLES}
     historical = [v for v in verdicts if v.id in past]
     tables = [v for v in verdicts if v.id in known]
-    systematic = [v for v in verdicts if v.id not in past | known]
-    for kind, these in (("historical", historical), ("tables", tables), ("systematic", systematic)):
+    choices = [v for v in verdicts if v.source == CHOICE]
+    systematic = [v for v in verdicts if v.id not in past | known and v.source != CHOICE]
+    kinds = {"historical": historical, "tables": tables, "systematic": systematic, "rules of choices": choices}
+    for kind, these in kinds.items():
         numbers = [sum(v.killed_by == k for v in these) for k in (TEST, BROKEN, EQUIVALENT)]
         proved = [v for v in these if v.killed_by == PROOF]
         shown.add_row(kind, str(len(these)), str(len(proved)), str(sum(v.replayed for v in proved)),

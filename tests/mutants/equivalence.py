@@ -30,6 +30,7 @@ from proofs.engine.obligations import Theory, TransitionProof, fresh_key
 from proofs.engine.solvers import UNSAT
 from proofs.engine.symbolic_tables import Log, recording
 from proofs.engine.symbols import Path, lift, unbranched, wrap
+from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
 from tests.mutants.mutation import Mutant, applied
@@ -70,10 +71,10 @@ class Comparison:
         return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
 
     def _path(self, path: Path, log: Log) -> str:
+        if not path.overflows and self._is_idle(path, log):
+            twin = self._twin(path, log, self._paths("", None))
+            return SAME if twin == SAME else ANSWER
         found = self._against(path, log, self._paths("", None))
-        # to change nothing is what every state allows
-        if found == OTHER_STATE and path.result.state is self._proof.before and not path.overflows:
-            return ANSWER
         if found != OTHER_STATE:
             return found
         others = list(self._others())
@@ -84,6 +85,16 @@ class Comparison:
         if any(self._against(path, log, self._paths(name, value)) != OTHER_STATE for name, value in others):
             return OTHER_CALL
         return OTHER_STATE
+
+    def _is_idle(self, path: Path, log: Log) -> bool:
+        """The path leaves the state as it was, which every state allows."""
+        nothing = Path(Outcome(self._proof.before, Kind.DONE), [], [], ())
+        for table in _changed(path, nothing):
+            with recording() as rows:
+                goal = self._same_rows(table, path, nothing)
+            if not self._follows(path.conditions, [log, rows], goal):
+                return False
+        return True
 
     def _others(self) -> Iterator[tuple[str, Any]]:
         """Arguments that may be replaced, and by what."""

@@ -22,7 +22,7 @@ from proofs.matrix import hints
 from proofs.table_traces import anything
 from proofs.theories import MACHINE, TABLES, theory
 from spec.language.values import SpecificationError
-from tests.mutants.equivalence import OTHER_STATE, SAME, compared
+from tests.mutants.equivalence import ANSWER, SAME, compared
 from tests.mutants.mutation import Mutant, applied, original
 from tests.mutants.search import Answer, Found, Unchanged, counterexample, goals_of, is_proved, tried
 
@@ -167,7 +167,8 @@ def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
         killed_by, changes = EQUIVALENT, SAME
     elif killed_by == SURVIVED:
         killed_by = TEST if by_tests(mutant) else SURVIVED
-        changes = compared(chosen, names, mutant) if names else OTHER_STATE
+        # what no step calls is asked by properties and tools: it only answers
+        changes = compared(chosen, names, mutant) if names else ANSWER
         if changes == SAME and killed_by == SURVIVED:
             killed_by = EQUIVALENT
     return Verdict(mutant.id, mutant.source, mutant.where, mutant.words, killed_by, found.property, found.transition,
