@@ -136,7 +136,7 @@ def _host(configuration: Configuration) -> State:
         empty(State), "settings", Index(0),
         arm32=configuration.arm32, silo=configuration.silo, iommu=configuration.iommu,
         # a count of references has so many bits, and its greatest value is never reached
-        reference_limit=(1 << (22 if configuration.arm32 else 54)) - 1,
+        reference_limit=1 << (22 if configuration.arm32 else 54),
         root_pages=configuration.geometry.root_frames, root_level=U8(configuration.geometry.start_level),
         physical_pages=configuration.geometry.output_frames, max_page=Mfn(first + count),
         scrub_domheap=configuration.scrub_domheap, max_grant_version=configuration.grant_version,

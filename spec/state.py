@@ -102,7 +102,7 @@ class Settings:
     """The configuration: symbolic in proofs, a parameter in tests.
 
     reference_limit: a frame's reference count is never raised to this value
-    (2**(W - 10) - 1 with W = 64 on arm64, 32 on arm32).
+    (2**(W - 10) with W = 64 on arm64, 32 on arm32: one more than its field holds).
     root_pages: number of guest frames that the root table covers; a gfn beyond is refused.
     """
 

@@ -105,7 +105,7 @@ def machine(domains: Iterable[DomId] = (DOM0, GRANTER, MAPPER, OTHER), *, versio
     s = put(
         s, "settings", Index(0),
         **{
-            "reference_limit": (1 << 54) - 1, "root_pages": 1 << 28, "max_page": Mfn(0x10000),
+            "reference_limit": 1 << 54, "root_pages": 1 << 28, "max_page": Mfn(0x10000),
             "physical_pages": 1 << 28, "max_grant_version": 2, "grant_frames_limit": 64,
             "maptrack_frames_limit": 1024, "dom0_max_grant_frames": 16, **settings,
         },
