@@ -1,4 +1,4 @@
-"""The command line: ``bulkhead prove``, ``bulkhead walk``, ``bulkhead boards``."""
+"""The command line: ``bulkhead prove``, ``walk``, ``boards``, ``replay`` and ``fuzz``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import typer
 from typer.exceptions import TyperException
 
 from bulkhead.cli_boards import boards
+from bulkhead.cli_fuzz import fuzz
+from bulkhead.cli_replay import replay
 from bulkhead.cli_walk import walk
 from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
 
@@ -58,6 +60,8 @@ def prove(
 
 
 app.command()(walk)
+app.command()(replay)
+app.command()(fuzz)
 app.add_typer(boards, name="boards")
 
 

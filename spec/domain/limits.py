@@ -26,6 +26,7 @@ from spec.language import (
     ite,
     legal,
     neg,
+    partial,
     put,
     refuse,
     span,
@@ -33,6 +34,7 @@ from spec.language import (
 )
 from spec.memory import p2m
 from spec.memory.frames import LAST_FRAME
+from spec.memory.width import machine_word
 from spec.state import P2mType, Permission, State, Status
 
 MOST_PAGES = (1 << 32) - 1
@@ -117,10 +119,11 @@ def iomem_permission(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U6
         return refuse(s, -ESRCH)
     if not is_control(s, caller):
         return refuse(s, -EPERM)
+    mfn, pages = machine_word(s, mfn), machine_word(s, pages)
     # no pages from frame 0 on are all that there are
     if pages == 0:
         return refuse(s, ite(mfn == 0, -EPERM, -EINVAL))
-    if mfn + pages > 1 << 64:
+    if mfn + pages > ite(s.settings[Index(0)].arm32, 1 << 32, 1 << 64):
         return refuse(s, -EINVAL)
     # nobody may have what no machine has
     if mfn + pages > LAST_FRAME:
@@ -158,9 +161,10 @@ def memory_mapping(s: State, caller: DomId, domain: DomId, gfn: U64, mfn: U64, p
         return refuse(s, -ESRCH)
     if not may_serve(s, caller, domain):
         return refuse(s, -EPERM)
+    gfn, mfn, pages = machine_word(s, gfn), machine_word(s, mfn), machine_word(s, pages)
     if pages == 0 or mfn + pages > s.settings[Index(0)].physical_pages:
         return refuse(s, -EINVAL)
-    if gfn + pages > 1 << 64:
+    if gfn + pages > ite(s.settings[Index(0)].arm32, 1 << 32, 1 << 64):
         return refuse(s, -EINVAL)
     if pages > MOST_MAPPED_AT_ONCE:
         return refuse(s, -E2BIG)
@@ -182,7 +186,12 @@ def _unmap_devices(s: State, domain: DomId, gfn: Gfn, pages: U64) -> Outcome[Sta
         return refuse(s, -EILSEQ)
     if s.domain[domain].status != Status.ALIVE:
         return refuse(s, -ENOMEM)
-    return accept(fill(
-        p2m.flush_tlb(s, domain), "p2m", (domain, span(gfn, pages)),
+    root = s.settings[Index(0)].root_pages
+    if gfn >= root:
+        return refuse(s, -EINVAL)
+    cleared = fill(
+        p2m.flush_tlb(s, domain), "p2m", (domain, span(gfn, ite(gfn + pages > root, root - gfn, pages))),
         lambda _row, _domain, _gfn: {"type": P2mType.INVALID, "hardware": False, "handle": 0, "stale": False},
-    ))
+    )
+    # what lies before the end of the root table is cleared all the same
+    return partial(cleared, -EINVAL) if gfn + pages > root else accept(cleared)

@@ -30,6 +30,7 @@ from spec.language import (
     transition,
 )
 from spec.memory import frames
+from spec.memory.width import machine_word
 from spec.state import ActiveGrant, State, Use
 
 PAGE = 4096
@@ -65,7 +66,7 @@ def cache_flush(s: State, caller: DomId, dev_bus_addr: U64, offset: U16, length:
         return refuse(s, -EINVAL)
     if length == 0 or op == 0:
         return accept(s) if cursor == 0 else refuse(s, -EILSEQ)
-    mfn = Mfn(dev_bus_addr // PAGE)
+    mfn = Mfn(machine_word(s, U64(dev_bus_addr // PAGE)))
     frame = s.frame[mfn]
     if frame.use == Use.NO_RAM:
         return refuse(s, -EINVAL)

@@ -82,6 +82,7 @@ from spec.language import (
     within,
 )
 from spec.memory import frames
+from spec.memory.width import machine_word, own_width
 from spec.state import DOMID_SELF, Contents, CopySide, State
 
 DESTINATION = Index(1)
@@ -175,9 +176,10 @@ def _claim_page(s: State, caller: DomId, vcpu: VcpuId, side: Index, gmfn: U64) -
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
     row = s.copy_side[caller, vcpu, side]
     legal(both(row.known, _is_idle(row)), "the domain is known, and what was claimed before was given back")
-    mfn = s.p2m[row.domain, Gfn(gmfn)].mfn
+    gfn = Gfn(machine_word(s, gmfn))
+    mfn = s.p2m[row.domain, gfn].mfn
     # a hole, a device, another domain's page, or a frame with too many references
-    if not is_own_memory(s, row.domain, Gfn(gmfn)) or not frames.can_get_page(s, mfn):
+    if not is_own_memory(s, row.domain, gfn) or not frames.can_get_page(s, mfn):
         return refuse(s, GNTST_BAD_PAGE)
     # DEV-12
     s = happens(s, "dev12", neg(row.domain == caller))
@@ -239,7 +241,7 @@ def _window(s: State, granter: DomId, ref: GrantRef) -> tuple[Gfn, Boolean, U16,
     if s.domain[granter].grant_version == 1:
         return Gfn(read_v1(s, granter, ref)[0].frame), False, U16(0), U16(FRAME_LENGTH)
     head = read_head_v2(s, granter, ref)
-    gfn = decode(FrameV2, read_second_v2(s, granter, ref)).frame
+    gfn = own_width(s, decode(FrameV2, read_second_v2(s, granter, ref)).frame)
     if not head.sub_page:
         return gfn, False, U16(0), U16(FRAME_LENGTH)
     # Xen keeps 15 bits of the start

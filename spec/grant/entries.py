@@ -30,6 +30,7 @@ from spec.language import (
     record,
     volatile,
 )
+from spec.memory.width import own_width
 from spec.state import State
 
 INVALID = 0
@@ -157,7 +158,7 @@ def read_frame(s: State, granter: DomId, ref: GrantRef) -> Gfn:
     """The guest frame that a full-page entry names now."""
     if s.domain[granter].grant_version == 1:
         return Gfn(read_v1(s, granter, ref)[0].frame)
-    return decode(FrameV2, read_second_v2(s, granter, ref)).frame
+    return own_width(s, decode(FrameV2, read_second_v2(s, granter, ref)).frame)
 
 
 def store_v1(s: State, granter: DomId, ref: GrantRef, entry: EntryV1, previous: Word) -> State:

@@ -38,7 +38,6 @@ from spec.language import (
     Gfn,
     GrantRef,
     Handle,
-    Index,
     Kind,
     Mfn,
     Outcome,
@@ -61,6 +60,7 @@ from spec.language import (
     transition,
 )
 from spec.memory import frames, p2m
+from spec.memory.width import machine_word
 from spec.state import P2mType, State
 
 PAGE = 4096
@@ -82,9 +82,11 @@ class MapFlags:
 
 
 def guest_frame(s: State, address: U64) -> Gfn:
-    """The guest frame of an address; arm32 keeps 32 bits of it."""
-    gfn = address // PAGE
-    return Gfn(ite(s.settings[Index(0)].arm32, gfn % (1 << 32), gfn))
+    """The guest frame of an address, of which arm32 keeps 32 bits.
+
+    Source: xen/arch/arm/mm.c (create_grant_host_mapping, replace_grant_host_mapping), Xen 4.17.
+    """
+    return Gfn(machine_word(s, address) // PAGE)
 
 
 def may_run_out(s: State, mapper: DomId) -> Boolean:

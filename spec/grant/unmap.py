@@ -41,6 +41,7 @@ from spec.language import (
     transition,
 )
 from spec.memory import frames, p2m
+from spec.memory.width import machine_word
 from spec.state import P2mType, State
 
 DEVIATIONS["DEV-1"] = Deviation("DEV-1", "A grant is released although its page stays mapped")
@@ -76,7 +77,7 @@ def _phase1(
     if host_addr == 0:
         return accept(s)
     # only a host without translation could put another page in its place
-    if new_addr != 0:
+    if machine_word(s, new_addr) != 0:
         return refuse(s, GNTST_GENERAL_ERROR)
     gfn = guest_frame(s, host_addr)
     # (repaired) DEV-1

@@ -172,14 +172,17 @@ def insert_range(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, pages: int, done: 
     """Map a block at consecutive guest frames; what the replaced entries held waits in ``orphan``.
 
     done: pages that were mapped, all of them unless the domain's pool of table pages ran dry.
-    Errors: as ``insert_page``; ENOENT if a table page was missing (what is mapped so far stays).
+    Errors: as ``insert_page``; ENOENT if a table page was missing, EINVAL at the end of the root table (what is mapped
+    so far stays).
     """
     if s.domain[domain].status != Status.ALIVE:
         return refuse(s, -ENOMEM)
-    if gfn + pages > s.settings[Index(0)].root_pages:
+    root = s.settings[Index(0)].root_pages
+    if gfn >= root:
         return refuse(s, -EINVAL)
-    legal(both(0 <= done, done <= pages), "no more is mapped than was asked for")
-    legal(implies(done < pages, tables_may_lack(s, domain, pages)), "tables lack only if the pool is nearly empty")
+    fitting = ite(gfn + pages > root, root - gfn, pages)
+    legal(both(0 <= done, done <= fitting), "no more is mapped than was asked for")
+    legal(implies(done < fitting, tables_may_lack(s, domain, pages)), "tables lack only if the pool is nearly empty")
     legal(
         every(s.orphan, (domain, span(gfn, done)), lambda row, _d, _g: neg(row.pending)),
         "no insertion of this domain is under way here",
@@ -193,7 +196,9 @@ def insert_range(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, pages: int, done: 
     if done == 0:
         return partial(s, -ENOENT)
     s = _widen(s, domain, gfn, Gfn(gfn + done - 1))
-    return accept(s) if done == pages else partial(s, -ENOENT)
+    if done == pages:
+        return accept(s)
+    return partial(s, ite(done == fitting, -EINVAL, -ENOENT))
 
 
 def tables_may_lack(s: State, domain: DomId, pages: int) -> Boolean:
@@ -262,14 +267,17 @@ def put_orphan(s: State, domain: DomId, gfn: Gfn) -> Outcome[State]:
 def remove_page(s: State, domain: DomId, gfn: Gfn, mfn: Mfn) -> Outcome[State]:
     """Unmap one guest frame if it maps this frame, or if it maps no memory at all.
 
-    Errors: ENOMEM while the domain is being destroyed; EILSEQ if other memory is mapped there.
-    Source: xen/arch/arm/p2m.c (p2m_remove_mapping), Xen 4.17.
+    Errors: EILSEQ if other memory is mapped there; ENOMEM while the domain is being destroyed; EINVAL beyond the root
+    table.
+    Source: xen/arch/arm/p2m.c (p2m_remove_mapping, __p2m_set_entry), Xen 4.17.
     """
     row = s.p2m[domain, gfn]
     if is_any_ram(row) and row.mfn != mfn:
         return refuse(s, -EILSEQ)
     if s.domain[domain].status != Status.ALIVE:
         return refuse(s, -ENOMEM)
+    if gfn >= s.settings[Index(0)].root_pages:
+        return refuse(s, -EINVAL)
     if not is_live(row):
         return accept(s)
     after = put(s, "p2m", (domain, gfn), type=P2mType.INVALID, hardware=False, handle=0, stale=False)

@@ -47,6 +47,7 @@ from spec.language import (
     transition,
 )
 from spec.memory import frames, p2m
+from spec.memory.width import machine_word, own_width
 from spec.state import DOMID_IO, DOMID_SELF, DOMID_XEN, P2mType, State, Status
 
 SPACE_SHARED_INFO = 0
@@ -60,11 +61,6 @@ LARGEST_CURSOR = (1 << 16) - 1
 """A continuation's cursor has to fit the 16 bits of the size."""
 WRAP = 1 << 64
 """Frame numbers and indices of the interface are 64 bits wide."""
-
-
-def own_width(s: State, gfn: Gfn) -> Gfn:
-    """The guest frame as Xen keeps it: arm32 cuts it to 32 bits, without an error."""
-    return Gfn(ite(s.settings[Index(0)].arm32, gfn % (1 << 32), gfn))
 
 
 def is_no_frame(s: State, gfn: Gfn) -> Boolean:
@@ -181,6 +177,7 @@ def _one_page(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId
 
     Source: xen/arch/arm/mm.c (xenmem_add_to_physmap_one), Xen 4.17.
     """
+    idx = machine_word(s, idx)
     if space == SPACE_GRANT_TABLE:
         return _grant_table(s, domain, idx, gfn, tables_left)
     if space == SPACE_SHARED_INFO:

@@ -26,8 +26,8 @@ from spec.language import (
     transition,
 )
 from spec.memory import p2m
-from spec.memory.physmap import own_width
 from spec.memory.reservation import LARGEST_ORDER, largest_order
+from spec.memory.width import own_width
 from spec.state import State, Use
 
 NODE_EXACT = 1 << 17

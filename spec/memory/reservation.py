@@ -84,9 +84,10 @@ def populate_extent(
     s = frames.assign_block(s, domain, mfn, pages)
     entered = p2m.insert_range(s, domain, gfn, mfn, pages, done, P2mType.RAM_RW)
     # the block stays with the domain whatever became of the mapping
+    end = s.settings[Index(0)].root_pages
     after = fill(
         entered.state, "frame", span(mfn, pages),
-        lambda _row, frame: {"gfn": ite(entered.code == -EINVAL, 0, gfn + (frame - mfn))},
+        lambda _row, frame: {"gfn": ite(gfn + (frame - mfn) < end, gfn + (frame - mfn), 0)},
     )
     return accept(after) if entered.code == 0 else partial(after, entered.code)
 

@@ -24,7 +24,8 @@ from spec.language import (
     within,
 )
 from spec.memory import frames
-from spec.memory.physmap import map_foreign_page, own_width
+from spec.memory.physmap import map_foreign_page
+from spec.memory.width import own_width
 from spec.state import P2mType, State
 
 IOREQ_SERVER = 0

@@ -135,7 +135,8 @@ def map_devices(s: State, *, caller: DomId = DOM0, domain: DomId = GRANTER, gfn:
         ({"gfn": (1 << 64) - 1, "pages": 2}, EINVAL),
         ({"mfn": 0, "pages": 65}, E2BIG),
         ({"mfn": 0}, EPERM),
-        ({"gfn": (1 << 28) - 1}, EINVAL),
+        ({"gfn": 1 << 28, "done": 0}, EINVAL),
+        ({"gfn": 1 << 28, "add": False}, EINVAL),
     ],
 )
 def test_memory_mapping__refuses_in_order(changes: dict[str, Any], expected: int) -> None:

@@ -118,8 +118,14 @@ def test_insert_range__refuses_a_dying_domain() -> None:
     assert insert_range(s, MAPPER, HOLE, DEVICE, 4, 4, P2mType.MMIO_DIRECT_DEV).code == -ENOMEM
 
 
-def test_insert_range__refuses_to_pass_the_root() -> None:
-    assert insert_range(machine(), MAPPER, Gfn((1 << 28) - 3), DEVICE, 4, 4, P2mType.MMIO_DIRECT_DEV).code == -EINVAL
+def test_insert_range__ends_with_an_error_at_the_end_of_the_root() -> None:
+    outcome = insert_range(machine(), MAPPER, Gfn((1 << 28) - 3), DEVICE, 4, 3, P2mType.MMIO_DIRECT_DEV)
+    last = outcome.state.p2m[MAPPER, Gfn((1 << 28) - 1)]
+    assert (-EINVAL, P2mType.MMIO_DIRECT_DEV) == (outcome.code, last.type)
+
+
+def test_insert_range__refuses_a_range_beyond_the_root() -> None:
+    assert insert_range(machine(), MAPPER, Gfn(1 << 28), DEVICE, 4, 0, P2mType.MMIO_DIRECT_DEV).code == -EINVAL
 
 
 def test_insert_range__maps_consecutive_frames() -> None:

@@ -1,0 +1,97 @@
+"""What a campaign leaves: ``build/fuzz.json``, and the same in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from bulkhead import __version__
+from bulkhead.fuzz import vectors
+from bulkhead.fuzz.campaign import Progress
+from bulkhead.fuzz.coverage import Answer, kinds, transitions
+from bulkhead.fuzz.reasons import reason
+
+BUILD: Final = Path("build")
+
+
+@attrs.frozen
+class Left:
+    """An answer that the proofs found reachable and no history gave; reason: why guests cannot, if that is known."""
+
+    transition: str
+    kind: str
+    code: int
+    reason: str
+
+
+def wanted(path: Path = BUILD / "reachability.json") -> list[tuple[Answer, bool]] | None:
+    """Every answer of every step, with whether the proofs found it reachable; None if that was never asked.
+
+    Source of the file: ``bulkhead prove --reach``.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["answers"]
+        return [((str(row["transition"]), str(row["kind"]), int(row["code"])),
+                 bool(row["reached"]) or row["satisfiable"] in {"trace", "small scope"}) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def unreached(progress: Progress) -> list[Left] | None:
+    """What is not reached yet; None if it is not known what there is."""
+    rows = wanted()
+    if rows is None:
+        return None
+    from proofs.theories import all_transitions
+    known = all_transitions()
+    return [Left(*answer, reason(answer, known)) for answer, reachable in rows
+            if reachable and answer not in progress.coverage.answers]
+
+
+def document(progress: Progress, paths: dict[int, str] | None = None) -> dict[str, Any]:
+    """The results as JSON has them. paths: file of each failure by its place in the list."""
+    answers = progress.coverage.answers
+    left = unreached(progress)
+    rows = wanted()
+    return {
+        "version": __version__,
+        "seed": progress.seed,
+        "boards": list(progress.boards),
+        "complete": progress.complete,
+        "seconds": round(progress.seconds, 3),
+        "jobs": progress.jobs,
+        "jobs_lost": progress.lost,
+        "stimuli": progress.stimuli,
+        "stimuli_a_minute": round(progress.rate),
+        "stimuli_by_board": dict(sorted(progress.by_board.items())),
+        "transitions": transitions(answers),
+        "outcomes": kinds(answers),
+        "answers": [{"transition": name, "kind": kind, "code": code, "times": answers[name, kind, code]}
+                    for name, kind, code in sorted(answers)],
+        "pairs": len(progress.coverage.pairs),
+        "reachable": None if rows is None else sum(reachable for _, reachable in rows),
+        "unreached": None if left is None else [attrs.asdict(row) for row in left],
+        "failures": [
+            {"signature": failure.finding.signature, "text": failure.finding.text, "machine": failure.scenario.name,
+             "stimuli": len(failure.history), "shrunk": failure.shrunk,
+             "seen": progress.seen[failure.finding.signature], "vector": (paths or {}).get(number, "")}
+            for number, failure in enumerate(progress.failures)],
+        "failures_seen": dict(progress.seen.most_common()),
+    }
+
+
+def save(progress: Progress, directory: Path = BUILD) -> dict[str, Any]:
+    """Write the results, and each failure as a vector beside them; what was written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    paths = {number: str(vectors.save(failure, directory / "vectors", taken))
+             for number, failure in enumerate(progress.failures)}
+    made = document(progress, paths)
+    (directory / "fuzz.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+__all__ = ["BUILD", "Left", "document", "save", "unreached", "wanted"]
