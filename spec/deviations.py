@@ -35,13 +35,16 @@ def happens(s: State, deviation: str, when: Boolean = True) -> State:
 
 # ---- what a repaired step must not do
 
+OF_DEVICES = "dev10"
+"""The flag of the deviation that a property of its own is about."""
+
 
 @two_state("REPAIRED-FLAG", over="deviation", fulfils="SR-MEM-1", of_repaired=True)
 def no_deviation_is_flagged(old: State, new: State, _actor: DomId, number: Index) -> bool:
     """A step in which a deviation is mended raises no flag; DEV-10's is a matter of its own."""
     before, after = old.deviation[number], new.deviation[number]
     return both(*[
-        implies(getattr(after, each), getattr(before, each)) for each in columns(Deviated) if each != "dev10"
+        implies(getattr(after, each), getattr(before, each)) for each in columns(Deviated) if each != OF_DEVICES
     ])
 
 
