@@ -22,6 +22,8 @@ from impl.fast.machine import Config, DomainConfig, Machine
 MB: Final = 1 << 20
 FIRST_BANK: Final = 20 * MB
 """RAM that is kept of a board's first bank; enough for two domains with a block of 2 MB each."""
+LARGE_BANK: Final = 48 * MB
+"""The same where every VMID is to be given to a domain with tables of its own."""
 OTHER_BANK: Final = 2 * MB
 """RAM that is kept of each further bank: the frame numbers stay as far apart as on the board."""
 DOMU_BASE: Final = 0x40000
@@ -72,9 +74,10 @@ def scenarios(names: tuple[str, ...]) -> tuple[Scenario, ...]:
     return tuple(Scenario(name, flavour) for flavour in range(FLAVOURS) for name in names)
 
 
-def banks(board: Board) -> tuple[Bank, ...]:
+def banks(board: Board, flavour: int = 0) -> tuple[Bank, ...]:
     """The board's banks, each cut to a few MB."""
-    return tuple(Bank(bank.base, min(bank.size, OTHER_BANK if number else FIRST_BANK))
+    first = LARGE_BANK if flavour == 5 else FIRST_BANK
+    return tuple(Bank(bank.base, min(bank.size, OTHER_BANK if number else first))
                  for number, bank in enumerate(board.banks))
 
 
@@ -109,7 +112,7 @@ def configuration(scenario: Scenario) -> tuple[tuple[Bank, ...], Config]:
         DomainConfig(3, 64, base_gfn=DOMU_BASE + 0x100, vcpus=2, max_pages=96, p2m_pool_pages=16,
                      iomem=((mmio, 2),) if flavour == 2 else ()),
     )
-    return banks(board), Config(
+    return banks(board, flavour), Config(
         arch="arm64" if arm64 else "arm32",
         pa_bits=board.pa_bits,
         vmid_bits=16 if board.vmid_bits == 16 else 8,

@@ -17,7 +17,7 @@ from typing import Any, Final
 import attrs
 
 from bulkhead.fuzz.boards import MachineFactory, Scenario, scenarios
-from bulkhead.fuzz.coverage import Answer, Coverage, Item
+from bulkhead.fuzz.coverage import Coverage, Item
 from bulkhead.fuzz.executors import SerialExecutor
 from bulkhead.fuzz.grammar import WEIGHTS
 from bulkhead.fuzz.job import Entry, Failure, History, Job, Result, run_job, shrink_failure
@@ -266,9 +266,4 @@ def run(seed: int, seconds: float, machine_factory: MachineFactory | None = None
     return campaign.run(seconds)
 
 
-def unreached(coverage: Coverage, wanted: Sequence[Answer]) -> list[Answer]:
-    """The answers that no history gave, of those that are wanted."""
-    return sorted(answer for answer in wanted if answer not in coverage.answers)
-
-
-__all__ = ["Campaign", "Progress", "run", "unreached"]
+__all__ = ["Campaign", "Progress", "run"]

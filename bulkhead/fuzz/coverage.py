@@ -48,10 +48,6 @@ class Coverage:
         self.pairs |= other.pairs
         return new
 
-    def has(self, item: Item) -> bool:
-        """The answer, or the pair, was reached."""
-        return item in self.pairs if isinstance(item[0], tuple) else item in self.answers
-
 
 def transitions(answers: Iterable[Answer]) -> int:
     """How many different transitions there are among answers."""

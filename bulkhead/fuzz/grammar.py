@@ -19,7 +19,6 @@ from bulkhead.fuzz.stimuli import Stimulus
 from impl.fast import abi, domctl
 from impl.fast.domains import Domain
 from impl.fast.grant import layouts as g
-from impl.fast.guestcopy import guest_page
 from impl.fast.machine import Machine, Observation
 
 MASK64: Final = abi.MASK64
@@ -64,7 +63,6 @@ class Grammar:
         self.rng = rng
         self.weights = dict(WEIGHTS if weights is None else weights)
         self._names = sorted(self.weights)
-        self.last = ""
 
     # ---- what there is now ---------------------------------------------------------------------------------------
 
@@ -881,13 +879,8 @@ class Grammar:
                 domain = dom0
             elif rng.random() < 0.2:
                 name = "access"
-        self.last = name
         getattr(self, name)(domain)
         return name
-
-    def usable(self, domain: Domain) -> bool:
-        """The domain's first argument page can be had."""
-        return guest_page(domain, self.arguments(domain) << 12, write=True) is not None
 
 
 _CONTROL: Final = frozenset({"limits", "build", "kill", "claim"})

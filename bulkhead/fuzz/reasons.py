@@ -11,12 +11,18 @@ from typing import Any, Final
 from bulkhead.fuzz.coverage import Answer
 
 _RACE: Final = "needs a guest to act between two reads of one step: steps are atomic here"
-_ASKED: Final = "Xen's lookup by id comes first, so that the step is never taken for a domain that does not exist"
+_ASKED: Final = "the call that leads to the step looks the domain up and asks for the permission before"
 
 REASONS: Final[dict[Answer, str]] = {
-    ("set_way_flush", "done", 0): "",
+    ("copy_finish_transitive", "restart", 0): _RACE,
+    ("grow_for_frame", "refused", -3): _ASKED,
+    ("grow_for_frame", "refused", -1): _ASKED,
+    ("unmap_status_frame", "crash", 0): "an entry of 4 KB is removed without a page for a table, so it cannot fail",
+    ("copy_claim_nested", "refused", -2): _RACE,
+    ("copy_claim_transitive", "refused", -3): "a reference beyond the table has no entry, so copy_claim_grant takes it",
+    ("create_domain", "refused", -12): "Xen's small structs take no frame here: there is always memory for them",
 }
-"""Reasons of single answers; an empty text means that there is none."""
+"""Reasons of single answers."""
 
 WHOLE: Final[dict[str, str]] = {
     "cache_mapping": "the TLB is filled by accesses: what it may hold is compared through what guests read",

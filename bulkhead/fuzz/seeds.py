@@ -236,7 +236,7 @@ class Program:
 SEEDS: dict[str, Seed] = {}
 OF_VERSION_2: Final = frozenset({
     "versions-go-round", "version-2-is-left", "transitive-grants", "parts-of-pages",
-    "version-2-is-left-while-a-status-frame-is-held",
+    "version-2-is-left-while-a-status-frame-is-held", "version-2-is-left-with-two-status-frames",
 })
 """Programs about grant tables of version 2."""
 KNOWN: dict[str, str] = {
@@ -334,7 +334,7 @@ def heap_is_exhausted(p: Program) -> None:
     p.resource(1, 2, [SPARE_GFN + 4], frame=1)
     p.add(0, abi.XENMAPSPACE_grant_table, 1, TABLE_GFN + 1)
     # a few frames come back, too few for what is asked next
-    for pages in range(1, 18):
+    for pages in range(1, 40):
         p.reservation(1, abi.XENMEM_decrease_reservation, [p.gfn(1, 20 + pages)])
         p.control(domctl.CREATEDOMAIN, 4, CREATION)
 
@@ -356,6 +356,8 @@ def tables_run_dry(p: Program) -> None:
     p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", 0x183000, p.config.domains[0].iomem[0][0], 1, 1, 0))
     p.control(domctl.IOMEM_PERMISSION, 3, pack("<QQB", p.config.domains[0].iomem[0][0], 4, 1))
     p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", 0x1831FE, p.config.domains[0].iomem[0][0], 4, 1, 0))
+    p.control(domctl.SET_TARGET, 3, pack("<H", 2))
+    p.resource(3, 2, [0x184000])
     p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 3, pack("<Q", 0))
     p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 3, pack("<Q", 400 << 12), preempt=1)
     p.reservation(3, abi.XENMEM_populate_physmap, [0x190000, 0x1A0000])
@@ -442,6 +444,55 @@ def version_2_is_left_while_a_status_frame_is_held(p: Program) -> None:
     p.foreign(1, 2, [(TABLE_GFN + 0x20, SPARE_GFN + 1)])
     p.version(2, 1)
     p.load(2, DOMU_BASE << 12)
+
+
+@_seed
+def version_2_is_left_with_two_status_frames(p: Program) -> None:
+    """A table with more than eight frames has two status frames, both mapped, one of them moved, when it goes back."""
+    p.table(1)
+    p.version(1, 2)
+    p.grant_op(1, g.GNTTABOP_setup_table, g.SETUP.pack(SELF, 9, 0, p.page(1, 5)), 1)
+    for idx in range(2):
+        p.add(1, abi.XENMAPSPACE_grant_table, 1 << 31 | idx, TABLE_GFN + 0x20 + idx)
+    p.version(1, 1)
+    p.version(1, 2)
+    p.destroy(1, preempt=(1, 2))
+
+
+@_seed
+def strangers_ask(p: Program) -> None:
+    """Domains without any right, and ids that nobody has, in every call that names a domain."""
+    device = p.config.domains[0].iomem[0][0]
+    unions = {domctl.MAX_MEM: pack("<Q", 8000), domctl.SET_PAGING_MEMPOOL_SIZE: pack("<Q", 32 << 12),
+              domctl.IOMEM_PERMISSION: pack("<QQB", device, 1, 1), domctl.SET_TARGET: pack("<H", 2),
+              domctl.MEMORY_MAPPING: pack("<QQQII", SPARE_GFN, device, 1, 1, 0), domctl.CREATEDOMAIN: CREATION,
+              domctl.CACHEFLUSH: pack("<QQ", 0, 1), domctl.MAX_VCPUS: pack("<I", 1)}
+    for command in (1, 2, 3, 4, 5, 11, 15, 20, 39, 46, 71, 85, 86):
+        for number, domid in ((0, 99), (2, 1), (2, 99), (0, 0x7FF0), (1, 2)):
+            if command not in {2, 3} or number != 0:
+                p.control(command, domid, unions.get(command, b""), number=number)
+    for domid in (99, 1, 0, 0x7FF1, 0x7FF2, 0x7FF4):
+        for operation in (2, 3, 4, 14):
+            for extent in (0, 1):
+                p.memory_op(2, operation, pack("<Q", domid), extent)
+        for operation in (0, 1, 6):
+            p.reservation(2, operation, [SPARE_GFN], domid=domid)
+        p.add(2, abi.XENMAPSPACE_grant_table, 0, SPARE_GFN, domid=domid)
+        p.remove(2, p.gfn(2, 0), domid=domid)
+        p.foreign(2, domid, [(p.gfn(1, 0), SPARE_GFN)])
+        p.foreign(0, domid, [(p.gfn(1, 0), SPARE_GFN)])
+        p.foreign(2, 0, [(p.gfn(1, 0), SPARE_GFN)], domid=domid)
+        p.resource(2, domid, [SPARE_GFN])
+        p.memory_op(2, abi.XENMEM_get_vnumainfo, abi.VNUMA_TOPOLOGY_INFO.pack(domid, 0, 1, 1, 1, 0, 0, 0))
+        p.memory_op(2, abi.XENMEM_exchange, abi.MEMORY_EXCHANGE.pack(
+            p.page(2, 1), 1, 0, 0, domid, p.page(2, 2), 1, 0, 0, domid, 0))
+        p.memory_op(2, abi.XENMEM_claim_pages, abi.MEMORY_RESERVATION.pack(0, 1, 0, 0, domid))
+        p.grant_op(2, g.GNTTABOP_setup_table, g.SETUP.pack(domid, 1, 0, p.page(2, 5)), 1)
+        p.grant_op(2, g.GNTTABOP_query_size, g.QUERY.pack(domid, 0, 0, 0), 1)
+        p.grant_op(2, g.GNTTABOP_get_status_frames, g.STATUS_FRAMES.pack(1, domid, 0, p.page(2, 5)), 1)
+        p.grant_op(2, g.GNTTABOP_get_version, g.GET_VERSION.pack(domid, 0), 1)
+        p.map(2, [(SPARE_GFN, 2, 9, domid)])
+        p.copy(2, [(9, domid, 0, p.gfn(2, 0), SELF, 0, 8, 1), (p.gfn(2, 0), domid, 0, p.gfn(2, 1), SELF, 0, 8, 0)])
 
 
 @_seed
@@ -550,7 +601,20 @@ def mapper_dies(p: Program) -> None:
     p.foreign(4, 3, [(p.gfn(3, 0), SPARE_GFN + 5), (p.gfn(3, 1), SPARE_GFN + 6)], preempt=1)
     p.resource(4, 3, [SPARE_GFN + 7])
     p.destroy(3)
-    p.destroy(4, preempt=(1, 1, 1, 2, 3, 1, 1))
+    for check in (1, 1, 1):
+        seen = p.control(domctl.DESTROYDOMAIN, 4, preempt=check)
+        if seen is None or not seen.restart:
+            break
+        # dom0 still names it
+        p.reservation(0, abi.XENMEM_decrease_reservation, [DOMU_BASE + 9], domid=4)
+        p.reservation(0, abi.XENMEM_populate_physmap, [SPARE_GFN + 9], domid=4)
+        p.remove(0, DOMU_BASE + 10, domid=4)
+        p.add(0, abi.XENMAPSPACE_grant_table, 0, SPARE_GFN + 10, domid=4)
+        first = p.config.domains[0].iomem[0][0]
+        p.control(domctl.IOMEM_PERMISSION, 4, pack("<QQB", first, 1, 1))
+        p.control(domctl.MEMORY_MAPPING, 4, pack("<QQQII", SPARE_GFN + 11, first, 1, 1, 0))
+        p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 4, pack("<Q", 64 << 12))
+    p.destroy(4, preempt=(1, 2, 3, 1, 1))
     p.create(4)
 
 
@@ -596,8 +660,9 @@ def device_memory(p: Program) -> None:
         p.control(domctl.IOMEM_PERMISSION, 3, pack("<QQB", first, number, allow))
     for gfn, mfn, number, add in ((0x50, first, 2, 1), (0x52, first, 3, 1), (0x50, first, 65, 1), (0x50, first, 2, 0),
                                   (abi.MASK64, first, 2, 1), (0x60, 1 << 40, 1, 1), (0x60, abi.MASK64, 2, 1),
-                                  (1 << 40, first, 1, 1), (0x70, first, 2, 1), (0x70, first + 1, 2, 0)):
+                                  (1 << 40, first, 1, 1), (0x70, first, 2, 1), (0x70, first + 1, 1, 0)):
         p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", gfn, mfn, number, add, 0))
+    p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", p.gfn(3, 0), first, 1, 0, 0))
     p.load(3, 0x70 << 12)
     p.store(3, 0x70 << 12, 5)
     p.world.run(("fetch", 3, 0, 0x70 << 12))
