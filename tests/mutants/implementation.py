@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import functools
 import importlib
 import inspect
@@ -18,7 +17,7 @@ import pathlib
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -28,8 +27,8 @@ from rich.console import Console
 
 from bulkhead.fuzz.campaign import run
 from impl.fast.machine import Machine
-from tests.mutants.mutation import source_of
-from tests.mutants.systematic import FLIP, _At, _flipped, _with_test, _without
+from tests.mutants.mutation import exchanged, source_of
+from tests.mutants.systematic import Site, changed, conditions
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 SECONDS = 60.0
@@ -80,17 +79,10 @@ def _functions(module: str) -> Iterator[tuple[str, Any]]:
                     yield f"{name}.{inner}", function
 
 
-def _sites(tree: ast.FunctionDef) -> Iterator[tuple[int, str, Callable[[ast.AST], ast.AST | None]]]:
-    """(position in ast.walk, kind, change of that node) for every place that can be mutated."""
+def _sites(tree: ast.FunctionDef) -> Iterator[Site]:
+    """Every place that can be mutated."""
     for position, node in enumerate(ast.walk(tree)):
-        if isinstance(node, ast.If):
-            yield position, "guard dropped", lambda n: _with_test(n, ast.Constant(False))
-            yield position, "guard negated", lambda n: _with_test(n, ast.UnaryOp(ast.Not(), n.test))  # type: ignore[attr-defined]
-        if isinstance(node, ast.BoolOp):
-            for which in range(len(node.values)):
-                yield position, f"condition {which + 1} dropped", lambda n, w=which: _without(n, w)  # type: ignore[misc]
-        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in FLIP:
-            yield position, "bound off by one", _flipped
+        yield from conditions(position, node)
         if isinstance(node, ast.AugAssign) or (
                 isinstance(node, ast.Assign) and isinstance(node.targets[0], (ast.Attribute, ast.Subscript))):
             yield position, "update dropped", lambda _: ast.Pass()
@@ -107,30 +99,15 @@ def flaws() -> Iterator[Flaw]:
             if not isinstance(tree, ast.FunctionDef) or function.__code__.co_freevars:
                 continue
             for number, (position, kind, change) in enumerate(_sites(tree)):
-                mutated = copy.deepcopy(tree)
-                target = list(ast.walk(mutated))[position]
-                text = " ".join(ast.unparse(target).split())[:70]
-                result: Any = _At(target, change).visit(mutated)
-                ast.fix_missing_locations(result)
-                yield Flaw(f"fast.{each}.{name}#{number}", module, name, f"{kind}: {text}", ast.unparse(result))
+                before, body, _ = changed(tree, position, change)
+                yield Flaw(f"fast.{each}.{name}#{number}", module, name, f"{kind}: {before}", body)
 
 
 @contextmanager
 def applied(flaw: Flaw) -> Iterator[None]:
     """The implementation with the flaw in it."""
-    function = dict(_functions(flaw.module))[flaw.where]
-    definition = ast.parse(flaw.body).body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    definition.decorator_list = []
-    scope = dict(function.__globals__)
-    future = ast.parse("from __future__ import annotations").body
-    exec(compile(ast.Module([*future, definition], []), f"<{flaw.id}>", "exec"), scope)
-    code = function.__code__
-    function.__code__ = scope[definition.name].__code__
-    try:
+    with exchanged(dict(_functions(flaw.module))[flaw.where], flaw.body, flaw.id):
         yield
-    finally:
-        function.__code__ = code
 
 
 def hunt(flaw: Flaw, seconds: float = SECONDS) -> Verdict:

@@ -57,29 +57,39 @@ def source_of(function: Callable[..., Any]) -> str:
     return textwrap.dedent(inspect.getsource(function))
 
 
-def _code(mutant: Mutant, function: Callable[..., Any]) -> types.CodeType:
-    text = mutant.body or source_of(function)
-    if not mutant.body:
-        if text.count(mutant.old) != 1:
-            raise ValueError(f"{mutant.id}: {mutant.old!r} stands {text.count(mutant.old)} times in {mutant.function}")
-        text = text.replace(mutant.old, mutant.new)
-    tree = ast.parse(text)
-    definition = tree.body[0]
+def _text(mutant: Mutant, function: Callable[..., Any]) -> str:
+    if mutant.body:
+        return mutant.body
+    text = source_of(function)
+    if text.count(mutant.old) != 1:
+        raise ValueError(f"{mutant.id}: {mutant.old!r} stands {text.count(mutant.old)} times in {mutant.function}")
+    return text.replace(mutant.old, mutant.new)
+
+
+def _code(function: Any, text: str, name: str) -> types.CodeType:
+    definition = ast.parse(text).body[0]
     assert isinstance(definition, ast.FunctionDef)
     definition.decorator_list = []
     scope = dict(function.__globals__)
     future = ast.parse("from __future__ import annotations").body
-    exec(compile(ast.Module([*future, definition], []), f"<{mutant.id}>", "exec"), scope)
+    exec(compile(ast.Module([*future, definition], []), f"<{name}>", "exec"), scope)
     return scope[definition.name].__code__  # type: ignore[no-any-return]
+
+
+@contextmanager
+def exchanged(function: Any, text: str, name: str) -> Iterator[None]:
+    """A function with another source, for as long as the context lasts.  name: for tracebacks."""
+    code = function.__code__
+    function.__code__ = _code(function, text, name)
+    try:
+        yield
+    finally:
+        function.__code__ = code
 
 
 @contextmanager
 def applied(mutant: Mutant) -> Iterator[None]:
     """The specification with the mutant in it."""
     function = original(mutant)
-    code = function.__code__
-    function.__code__ = _code(mutant, function)
-    try:
+    with exchanged(function, _text(mutant, function), mutant.id):
         yield
-    finally:
-        function.__code__ = code

@@ -39,17 +39,36 @@ def _is_property(tree: ast.FunctionDef) -> bool:
     return any(isinstance(d, ast.Call) and _name(d.func) in ("invariant", "two_state") for d in tree.decorator_list)
 
 
-def _sites(tree: ast.FunctionDef) -> Iterator[tuple[int, str, Callable[[ast.AST], ast.AST | None]]]:
-    """(position in ast.walk, kind, change of that node) for every place that can be mutated."""
+Site = tuple[int, str, Callable[[ast.AST], ast.AST | None]]
+"""A place that can be mutated: position in ``ast.walk``, kind, and the change of the node there."""
+
+
+def conditions(position: int, node: ast.AST) -> Iterator[Site]:
+    """The ways to spoil a guard or a bound."""
+    if isinstance(node, ast.If):
+        yield position, "guard dropped", lambda n: _with_test(n, ast.Constant(False))
+        yield position, "guard negated", lambda n: _with_test(n, ast.UnaryOp(ast.Not(), n.test))  # type: ignore[attr-defined]
+    if isinstance(node, ast.BoolOp):
+        for which in range(len(node.values)):
+            yield position, f"condition {which + 1} dropped", lambda n, w=which: _without(n, w)  # type: ignore[misc]
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in FLIP:
+        yield position, "bound off by one", _flipped
+
+
+def changed(tree: ast.FunctionDef, position: int, change: Callable[[ast.AST], ast.AST | None]) -> tuple[str, str, int]:
+    """A function with one place changed: what stood there, the whole source now, and the line within it."""
+    mutated = copy.deepcopy(tree)
+    target = list(ast.walk(mutated))[position]
+    before = " ".join(ast.unparse(target).split())[:70]
+    result: Any = _At(target, change).visit(mutated)
+    ast.fix_missing_locations(result)
+    return before, ast.unparse(result), getattr(target, "lineno", 1)
+
+
+def _sites(tree: ast.FunctionDef) -> Iterator[Site]:
+    """Every place that can be mutated."""
     for position, node in enumerate(ast.walk(tree)):
-        if isinstance(node, ast.If):
-            yield position, "guard dropped", lambda n: _with_test(n, ast.Constant(False))
-            yield position, "guard negated", lambda n: _with_test(n, ast.UnaryOp(ast.Not(), n.test))  # type: ignore[attr-defined]
-        if isinstance(node, ast.BoolOp):
-            for which in range(len(node.values)):
-                yield position, f"condition {which + 1} dropped", lambda n, w=which: _without(n, w)  # type: ignore[misc]
-        if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in FLIP:
-            yield position, "bound off by one", _flipped
+        yield from conditions(position, node)
         if isinstance(node, ast.Call) and _name(node.func) in EFFECTS and not _is_ghost(node, ""):
             yield position, "update dropped", lambda n: n.args[0]  # type: ignore[attr-defined]
             for which in range(len(node.keywords)):
@@ -99,15 +118,9 @@ def of_function(module: str, name: str) -> Iterator[Mutant]:
         return
     start = function.__code__.co_firstlineno
     for number, (position, kind, change) in enumerate(_sites(tree)):
-        mutated = copy.deepcopy(tree)
-        target = list(ast.walk(mutated))[position]
-        before = ast.unparse(target)
-        result: Any = _At(target, change).visit(mutated)
-        ast.fix_missing_locations(result)
-        line = start + getattr(target, "lineno", 1) - 1
-        text = " ".join(before.split())[:70]
-        yield Mutant(f"{module.removeprefix('spec.')}.{name}#{number}", kind, module, name, f"{kind}: {text}",
-                     body=ast.unparse(result), line=line)
+        before, body, line = changed(tree, position, change)
+        yield Mutant(f"{module.removeprefix('spec.')}.{name}#{number}", kind, module, name, f"{kind}: {before}",
+                     body=body, line=start + line - 1)
 
 
 def of_module(module: str) -> Iterator[Mutant]:

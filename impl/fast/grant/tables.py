@@ -41,7 +41,21 @@ from impl.fast.grant.table import GrantTable, grow, populate_status_frames, unpo
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from impl.fast.domains import Domain
     from impl.fast.grant.guest import Call
+
+
+def _subject(call: Call, domid: int) -> tuple[Domain | None, int]:
+    """The domain that a call is about, if the caller may ask about it; and the status so far.
+
+    Status: bad_domain, permission_denied.
+    """
+    dom = call.machine.domain_by_any_id(call.dom, domid)
+    if dom is None:
+        return None, GNTST_bad_domain
+    if privilege.target(call.dom, dom):
+        return None, GNTST_permission_denied
+    return dom, GNTST_okay
 
 
 def _list_gfns(call: Call, mfns: Sequence[int], frame_list: int) -> int:
@@ -69,12 +83,8 @@ def setup_table(call: Call, uop: int, count: int) -> int:
     if data is None:
         return -EFAULT
     domid, nr_frames, _, frame_list = layouts.SETUP.unpack(data)
-    dom = call.machine.domain_by_any_id(call.dom, domid)
-    if dom is None:
-        status = GNTST_bad_domain
-    elif privilege.target(call.dom, dom):
-        status = GNTST_permission_denied
-    else:
+    dom, status = _subject(call, domid)
+    if dom is not None:
         table: GrantTable = dom.grant_table
         short = nr_frames > len(table.shared) or (
             table.version > 1 and layouts.grant_to_status_frames(nr_frames) > len(table.status))
@@ -96,14 +106,9 @@ def query_size(call: Call, uop: int, count: int) -> int:
     if data is None:
         return -EFAULT
     domid, nr_frames, max_nr_frames, _ = layouts.QUERY.unpack(data)
-    dom = call.machine.domain_by_any_id(call.dom, domid)
-    if dom is None:
-        status = GNTST_bad_domain
-    elif privilege.target(call.dom, dom):
-        status = GNTST_permission_denied
-    else:
+    dom, status = _subject(call, domid)
+    if dom is not None:
         nr_frames, max_nr_frames = len(dom.grant_table.shared), dom.grant_table.max_grant_frames
-        status = GNTST_okay
     # the whole struct goes back, the padding as it came
     reply = bytearray(data)
     reply[4:14] = layouts.QUERY.pack(domid, nr_frames, max_nr_frames, status)[4:14]
@@ -122,15 +127,11 @@ def get_status_frames(call: Call, uop: int, count: int) -> int:
     if data is None:
         return -EFAULT
     nr_frames, domid, _, frame_list = layouts.STATUS_FRAMES.unpack(data)
-    dom = call.machine.domain_by_any_id(call.dom, domid)
-    if dom is None:
-        status = GNTST_bad_domain
-    elif privilege.target(call.dom, dom):
-        status = GNTST_permission_denied
-    elif nr_frames > len(dom.grant_table.status):
-        status = GNTST_general_error
-    else:
-        status = _list_gfns(call, dom.grant_table.status[:nr_frames], frame_list)
+    dom, status = _subject(call, domid)
+    if dom is not None:
+        listed = dom.grant_table.status
+        status = (GNTST_general_error if nr_frames > len(listed)
+                  else _list_gfns(call, listed[:nr_frames], frame_list))
     return 0 if call.put(layouts.STATUS, uop + layouts.STATUS_FRAMES_STATUS_OFFSET, status) else -EFAULT
 
 
