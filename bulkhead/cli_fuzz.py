@@ -42,14 +42,14 @@ def run(*, seconds: float, seed: int | None, boards: tuple[str, ...], as_json: b
     from bulkhead.fuzz.display import display, line
     from bulkhead.fuzz.executors import executor
     from bulkhead.fuzz.report import save
-    from bulkhead.fuzz.seeds import KNOWN, SEEDS
+    from bulkhead.fuzz.seeds import SEEDS
     machines = scenarios(boards or board_names())
     if seed is None:
         seed = random.SystemRandom().randrange(1 << 32)
     out = Console(stderr=as_json, highlight=False)
     out.print(f"seed {seed}, {len(machines)} machines")
     with executor(processes, cluster) as pool:
-        campaign = Campaign(seed, machines, pool, programs=tuple(each for each in SEEDS if each not in KNOWN))
+        campaign = Campaign(seed, machines, pool, programs=tuple(SEEDS))
         with display(out, seconds) as show:
             progress = campaign.run(seconds, jobs=jobs, show=show)
     made = save(progress)

@@ -313,11 +313,13 @@ class VersionChange:
 
     to: the version that it will have; 0: none is under way.  cleared: frames of entries that are cleared already, from
     the second on.  withdrawn: status frames that the domain has no more, from the first on; they are listed still.
+    stopped: the domain was crashed in the middle, the lock is free again and all stays as it is.
     """
 
     to: U8 = U8(0)
     cleared: U32 = U32(0)
     withdrawn: U32 = U32(0)
+    stopped: bool = False
 
 
 @record

@@ -94,7 +94,7 @@ def mapped(s: State, ref: int) -> State:
 def unmapped(s: State, ref: int) -> State:
     """The state after one unmap with its second phase, its arguments copied."""
     s = arguments(s, 3 * (ref % 16), WORDS_OF_AN_UNMAP)
-    outcome = unmap_grant_ref(s, MAPPER, U64((0x10000 + ref) << 12), U64(0), Handle(ref), Index(0))
+    outcome = unmap_grant_ref(s, MAPPER, U64((0x10000 + ref) << 12), U64(0), Handle(ref), Index(0), tables_left=True)
     assert outcome.code == 0, outcome
     return complete_unmap(outcome.state, MAPPER, Index(0)).state
 

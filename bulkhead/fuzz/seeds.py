@@ -239,10 +239,6 @@ OF_VERSION_2: Final = frozenset({
     "version-2-is-left-while-a-status-frame-is-held", "version-2-is-left-with-two-status-frames",
 })
 """Programs about grant tables of version 2."""
-KNOWN: dict[str, str] = {
-    "blocks-are-split-without-a-page-for-it": "the specification has no ENOMEM for a removal (docs/traces.rst)",
-}
-"""Programs that end in a difference which is known and not mended yet, with the reason; campaigns leave them out."""
 
 
 def _seed(function: Seed) -> Seed:
@@ -874,7 +870,7 @@ def main() -> None:
         trace.write(vector(name, scenario), directory / f"{name}.json")
 
 
-__all__ = ["KNOWN", "SEEDS", "Program", "history", "suits", "vector"]
+__all__ = ["SEEDS", "Program", "history", "suits", "vector"]
 
 
 if __name__ == "__main__":

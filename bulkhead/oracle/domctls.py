@@ -16,7 +16,6 @@ import attrs
 from bulkhead.oracle import abi
 from bulkhead.oracle.grants_table import active_frames_for
 from bulkhead.oracle.machine import MASK32, Guest, Oracle, Restart, UnmodelledError, Vcpu
-from bulkhead.oracle.mappings import removed
 from bulkhead.oracle.shape import Shape
 from bulkhead.oracle.teardown import destroy, forget
 from spec.domain.lifecycle import FIRST_POOL, CreateFlags
@@ -27,7 +26,6 @@ from spec.errors import (
     EFAULT,
     EINVAL,
     ENODEV,
-    ENOENT,
     ENOMEM,
     ENOSYS,
     EOVERFLOW,
@@ -314,14 +312,14 @@ class _Call:
         oracle = self.oracle
         gfn, mfn, pages, add = self._ulong(0), self._ulong(8), self._ulong(16), bool(self._number(24, 4))
         change, done = None, pages
-        if add and 0 < pages <= 64:
-            change, done, _ = oracle.planned(domid, gfn, mfn, pages)
-        before = oracle.state.p2m
+        if 0 < pages <= 64:
+            change, done, _ = oracle.planned(domid, gfn, mfn, pages, removing=not add)
         outcome = self._step("memory_mapping", domain=domid, gfn=gfn, mfn=mfn, pages=pages, add=add, done=done)
-        if add and (oracle.state.p2m is not before or outcome.code == -ENOENT):
-            oracle.settle(domid, change, gfn, done)
-        elif not add and outcome.kind in {Kind.DONE, Kind.PARTIAL}:
-            removed(oracle, domid, gfn, pages)
+        if change is not None and outcome.kind in {Kind.DONE, Kind.PARTIAL}:
+            if add:
+                oracle.settle(domid, change, gfn, done)
+            else:
+                oracle.commit(domid, change)
         return int(outcome.code)
 
     # ---- what has none ---------------------------------------------------------------------------------------------

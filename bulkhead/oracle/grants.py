@@ -17,6 +17,7 @@ from bulkhead.oracle.grants_call import Call, Continuation
 from bulkhead.oracle.grants_copy import Copier
 from bulkhead.oracle.grants_table import get_status_frames, get_version, query_size, set_version, setup_table
 from bulkhead.oracle.machine import MASK32, Restart
+from bulkhead.oracle.mappings import unmapped
 from spec.domain.privilege import exists, pair_allowed
 from spec.errors import EFAULT, EINVAL, ENOSYS
 from spec.grant import cache, teardown, unmap, version  # noqa: F401 - their steps are run by name
@@ -79,11 +80,9 @@ def _unmap_item(call: Call, host_addr: int, second: int, handle: int, slot: int,
     arguments: dict[str, Any] = {
         "caller": call.domain, "host_addr": U64(host_addr), "handle": Handle(handle), "slot": Index(slot),
     }
-    if replace:
-        outcome = call.step("unmap_and_replace", new_addr=U64(second), **arguments)
-    else:
-        outcome = call.step("unmap_grant_ref", dev_bus_addr=U64(second), **arguments)
-    call.left(before, guest_frame(before, U64(host_addr)))
+    name, which = ("unmap_and_replace", "new_addr") if replace else ("unmap_grant_ref", "dev_bus_addr")
+    arguments[which] = U64(second)
+    outcome = unmapped(call.oracle, call.domain, guest_frame(before, U64(host_addr)), call.step, name, **arguments)
     call.for_devices(before)
     return None if outcome.kind is Kind.CRASH else outcome.code
 

@@ -105,15 +105,6 @@ class Call:
             oracle.commit(domain, change)
         return outcome
 
-    def left(self, before: State, gfn: int) -> None:
-        """After a step that may have unmapped one guest frame of the caller: a block around it was split for that."""
-        key = (self.domain, Gfn(gfn))
-        if self.oracle.state.p2m is before.p2m or self.oracle.state.p2m[key] == before.p2m[key]:
-            return
-        change = self.oracle.change(self.domain)
-        change.remove(gfn, 1)
-        self.oracle.commit(self.domain, change)
-
     def for_devices(self, before: State) -> None:
         """After a step that may have mapped a frame one to one for the caller's devices, or unmapped it."""
         s = self.oracle.state
@@ -125,9 +116,8 @@ class Call:
                 continue
             if s.p2m[key] == before.p2m[key]:
                 continue
-            if s.p2m[key].type == 0:
-                self.left(before, mfn)
-            else:
+            # what is unmapped was no part of a block
+            if s.p2m[key].type != 0:
                 self.oracle.settle(owner, self.oracle.planned(owner, mfn, mfn, 1)[0], mfn, 1)
 
     # ---- choices

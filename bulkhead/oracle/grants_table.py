@@ -221,10 +221,8 @@ def _withdraw(call: Call) -> int:
     for number in range(row.status_frames):
         frame = call.state.frame[call.state.status_frame[call.domain, number].mfn]
         if frame.mapped:
-            before = call.state
             if call.step("unmap_status_frame", caller=call.domain).kind is Kind.CRASH:
                 return -EILSEQ
-            call.left(before, frame.gfn)
         if call.step("withdraw_status_frame", caller=call.domain).kind is Kind.CRASH:
             return -EBUSY
     return 0

@@ -389,15 +389,17 @@ class Oracle:
         """
         return self.alive(domain) and gfn < self.state.settings[Index(0)].root_pages
 
-    def planned(self, domain: int, gfn: int, mfn: int, pages: int) -> tuple[Change | None, int, int]:
-        """What an insertion makes of the tables: (change, pages that can be mapped, 0 or the error with which it ends).
+    def planned(self, domain: int, gfn: int, mfn: int, pages: int, *, removing: bool = False
+                ) -> tuple[Change | None, int, int]:
+        """What an insertion or a removal makes of the tables: (change, pages done, 0 or the error with which it ends).
 
-        The change is to be made once the step has been; None if the insertion does not get so far.
+        The change is to be made once the step has been; None if the call does not get so far.
         """
         if not self.enters(domain, gfn, pages):
             return None, pages, 0
         change = self.change(domain)
-        done, error = change.insert(gfn, mfn, pages, self.state.settings[Index(0)].root_pages)
+        end = self.state.settings[Index(0)].root_pages
+        done, error = change.remove(gfn, pages, end) if removing else change.insert(gfn, mfn, pages, end)
         return change, done, error
 
     def settle(self, domain: int, change: Change | None, gfn: int, pages: int) -> None:

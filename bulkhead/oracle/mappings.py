@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from bulkhead.oracle.machine import Oracle
-from spec.errors import ENOENT
-from spec.language import Outcome
+from spec.errors import ENOENT, ENOMEM
+from spec.language import TRANSITIONS, Outcome
 from spec.language.outcomes import Kind
 from spec.state import State
 
@@ -24,13 +25,23 @@ def entered(oracle: Oracle, domain: int, gfn: int, run: Callable[[bool], Outcome
         return outcome
     if error == 0 and oracle.state.p2m is not before and code == 0 and outcome.kind is Kind.DONE:
         oracle.settle(domain, change, gfn, 1)
-    elif error and code == -ENOENT:
+    elif error and code in {-ENOENT, -ENOMEM}:
         oracle.commit(domain, change)
     return outcome
 
 
-def removed(oracle: Oracle, domain: int, gfn: int, pages: int = 1) -> None:
-    """After a step that has unmapped pages: a block is split, a table may go."""
+def unmapped(oracle: Oracle, domain: int, gfn: int, step: Callable[..., Outcome[State]], name: str, /,
+             **arguments: Any) -> Outcome[State]:
+    """A step that may unmap one page of a domain: a block around it is split for that, if the pool has the tables.
+
+    step: makes the step ``name``, which has a parameter ``tables_left``.
+    """
+    shape, before = oracle.shapes.get(domain), oracle.state
+    if shape is None or not shape.in_block(gfn) or TRANSITIONS[name].function(
+            before, tables_left=True, **arguments).state.p2m is before.p2m:
+        return step(name, tables_left=True, **arguments)
     change = oracle.change(domain)
-    change.remove(gfn, pages)
+    _, error = change.remove(gfn, 1)
+    outcome = step(name, tables_left=error == 0, **arguments)
     oracle.commit(domain, change)
+    return outcome

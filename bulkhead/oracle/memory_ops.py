@@ -13,7 +13,7 @@ from typing import Any
 from bulkhead.oracle import abi
 from bulkhead.oracle.grants_table import grow_for_frame
 from bulkhead.oracle.machine import MASK32, MASK64, Oracle, Restart
-from bulkhead.oracle.mappings import entered, removed
+from bulkhead.oracle.mappings import entered, unmapped
 from spec.domain.privilege import exists, may_act_on, may_serve
 from spec.errors import EFAULT, EINVAL, EOPNOTSUPP
 from spec.language import TRANSITIONS, DomId, Gfn, Outcome, put
@@ -124,7 +124,7 @@ class _Call:
     def _unused(operation: int, order: int) -> dict[str, int]:
         """Arguments of a step that is refused before it looks at them."""
         if operation == abi.DECREASE_RESERVATION:
-            return {"gfn": 0}
+            return {"gfn": 0, "tables_left": True}
         if operation == abi.INCREASE_RESERVATION:
             return {"order": order, "mfn": 0}
         return {"gfn": 0, "order": order, "mfn": 0, "done": 0}
@@ -202,9 +202,9 @@ class _Call:
                 return i, False
             for page in range(1 << order):
                 place = gfn + page & self.ulong
-                if self._step("decrease_page", domain=domain, gfn=place).kind is not Kind.DONE:
+                if unmapped(oracle, domain, place, oracle.step, "decrease_page", caller=self.caller, domain=domain,
+                            gfn=place).kind is not Kind.DONE:
                     return i, False
-                removed(oracle, domain, place)
         return number, False
 
     # ---- numbers ---------------------------------------------------------------------------------------------------
@@ -364,15 +364,13 @@ class _Call:
     def remove_from_physmap(self, start: int) -> int:
         """remove_from_physmap."""
         if start:
-            return int(self._step("remove_from_physmap", domain=0, gfn=0, cursor=start).code)
+            return int(self._step("remove_from_physmap", domain=0, gfn=0, cursor=start, tables_left=True).code)
         found = self._arguments(abi.REMOVE_PHYSMAP)
         if found is None:
             return -EFAULT
         domain, gfn = self._subject(found[0]), found[1]
-        outcome = self._step("remove_from_physmap", domain=domain, gfn=gfn, cursor=0)
-        if outcome.kind is Kind.DONE:
-            removed(self.oracle, domain, gfn & self.ulong)
-        return int(outcome.code)
+        return int(unmapped(self.oracle, domain, gfn & self.ulong, self.oracle.step, "remove_from_physmap",
+                            caller=self.caller, domain=domain, gfn=gfn, cursor=0).code)
 
     # ---- resources -------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ class Shape:
             level += 1
         return _step(level)
 
+    def in_block(self, gfn: int) -> bool:
+        """The gfn is part of a block."""
+        return any((level, gfn >> _step(level)) in self.blocks for level in range(self.root_level, LEAF))
+
     def reached(self, gfn: int) -> bool:
         """Every table entry on the way to a gfn is valid."""
         level = self.root_level
@@ -142,9 +146,9 @@ class Change:
         """
         return self._range(gfn, mfn, pages, removing=False, end=end)
 
-    def remove(self, gfn: int, pages: int) -> tuple[int, int]:
-        """Unmap a range: (pages unmapped, 0 or a negative error). Errors: ENOMEM without a page to split a block."""
-        return self._range(gfn, 0, pages, removing=True)
+    def remove(self, gfn: int, pages: int, end: int = 1 << 64) -> tuple[int, int]:
+        """Unmap a range, as ``insert``: ENOMEM without a page to split a block."""
+        return self._range(gfn, 0, pages, removing=True, end=end)
 
     def _range(self, gfn: int, mfn: int, pages: int, *, removing: bool, end: int = 1 << 64) -> tuple[int, int]:
         done = 0

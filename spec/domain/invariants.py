@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from spec.grant.table import is_changing
 from spec.language import (
     Boolean,
     DomId,
@@ -147,7 +148,7 @@ def insertions_end_with_the_mappings(s: State, domain: DomId, gfn: Gfn) -> bool:
 @invariant("INV-IDLE-CHANGE", over="version_change", fulfils="SR-MEM-19")
 def changes_of_version_end_with_the_domain(s: State, domain: DomId) -> bool:
     """The version of a grant table is being changed only while its domain runs."""
-    return implies(s.version_change[domain].to > 0, s.domain[domain].status == Status.ALIVE)
+    return implies(is_changing(s, domain), s.domain[domain].status == Status.ALIVE)
 
 
 @invariant("INV-IDLE-RELEASE", over="release", fulfils="SR-MEM-19")

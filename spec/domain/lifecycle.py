@@ -17,7 +17,7 @@ from spec.deviations import happens
 from spec.domain.privilege import exists, is_alive, is_control
 from spec.errors import EBUSY, EEXIST, EINVAL, ENOMEM, EPERM, ESRCH
 from spec.grant.invariants import is_live
-from spec.grant.table import share_frame
+from spec.grant.table import is_changing, share_frame
 from spec.grant.teardown import is_pinned_of
 from spec.language import (
     ALL,
@@ -313,7 +313,7 @@ def kill_domain(s: State, caller: DomId, domain: DomId) -> Outcome[State]:
         every(s.copy_side, (domain, ALL, ALL), lambda row, _d, _vcpu, _side: neg(either(row.holding, row.asking))),
         "no copy is half done",
     )
-    legal(s.version_change[domain].to == 0, "no change of version is half done")
+    legal(neg(is_changing(s, domain)), "no change of version is half done")
     s = heap.set_claim(s, domain, 0)
     return restart(put(s, "domain", domain, status=Status.DYING, stage=Stage.GRANTS))
 

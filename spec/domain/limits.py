@@ -149,11 +149,12 @@ def memory_mapping(s: State, caller: DomId, domain: DomId, gfn: U64, mfn: U64, p
                    ) -> Outcome[State]:
     """Map a range of device memory into a domain, or unmap it.
 
-    gfn, mfn, pages: the range, at most 64 pages.  done: pages that were mapped, all unless the pool of tables ran dry.
+    gfn, mfn, pages: the range, at most 64 pages.  done: pages that were mapped or unmapped, all of them unless the pool
+    of tables ran dry.
     Errors: ESRCH; EPERM unless the caller is a control domain or the device model; EINVAL if a range is empty or wraps,
     or no address reaches its end; E2BIG; EPERM unless caller and domain may both have all of it; to map: as
     ``p2m.insert_range``, and what was mapped before the error stays; to unmap: EILSEQ if memory is mapped there, ENOMEM
-    while the domain is being destroyed.
+    while the domain is being destroyed, or if there is no table page to split a larger block.
     Source: xen/common/domctl.c (XEN_DOMCTL_memory_mapping), xen/arch/arm/p2m.c (map_mmio_regions), Xen 4.17.
     """
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
@@ -174,10 +175,10 @@ def memory_mapping(s: State, caller: DomId, domain: DomId, gfn: U64, mfn: U64, p
         return refuse(s, -EPERM)
     if add:
         return p2m.insert_range(s, domain, Gfn(gfn), Mfn(mfn), pages, done, P2mType.MMIO_DIRECT_DEV)
-    return _unmap_devices(s, domain, Gfn(gfn), pages)
+    return _unmap_devices(s, domain, Gfn(gfn), pages, done)
 
 
-def _unmap_devices(s: State, domain: DomId, gfn: Gfn, pages: U64) -> Outcome[State]:
+def _unmap_devices(s: State, domain: DomId, gfn: Gfn, pages: U64, done: int) -> Outcome[State]:
     """Clear a range in which no memory is mapped: what is permitted as a device is none (INV-IOMEM-DEVICE).
 
     Source: xen/arch/arm/p2m.c (p2m_remove_mapping), Xen 4.17.
@@ -189,9 +190,15 @@ def _unmap_devices(s: State, domain: DomId, gfn: Gfn, pages: U64) -> Outcome[Sta
     root = s.settings[Index(0)].root_pages
     if gfn >= root:
         return refuse(s, -EINVAL)
+    fitting = ite(gfn + pages > root, root - gfn, pages)
+    legal(both(0 <= done, done <= fitting), "no more is unmapped than was asked for")
+    stops = both(p2m.tables_may_lack(s, domain, 1), p2m.is_live(s.p2m[domain, Gfn(gfn + done)]))
+    legal(either(done == fitting, stops), "tables are missing only if the pool is nearly empty, for a larger block")
     cleared = fill(
-        p2m.flush_tlb(s, domain), "p2m", (domain, span(gfn, ite(gfn + pages > root, root - gfn, pages))),
+        p2m.flush_tlb(s, domain), "p2m", (domain, span(gfn, done)),
         lambda _row, _domain, _gfn: {"type": P2mType.INVALID, "hardware": False, "handle": 0, "stale": False},
     )
-    # what lies before the end of the root table is cleared all the same
-    return partial(cleared, -EINVAL) if gfn + pages > root else accept(cleared)
+    # what lies before is cleared all the same
+    if done < fitting:
+        return partial(cleared, -ENOMEM)
+    return partial(cleared, -EINVAL) if fitting < pages else accept(cleared)

@@ -77,9 +77,9 @@ def leave_for_devices(s: State, domain: DomId, mfn: Mfn, readonly: bool) -> Outc
     use = s.device_use[domain, mfn]
     readers, writers = use.readers - ite(readonly, 1, 0), use.writers - ite(readonly, 0, 1)
     after = put(s, "device_use", (domain, mfn), readers=readers, writers=writers)
-    # the last one: out of the stage 2
+    # the last one: out of the stage 2, where it is no part of a larger block: no table page is needed
     if readers + writers == 0:
-        left = p2m.remove_page(after, domain, Gfn(mfn), mfn)
+        left = p2m.remove_page(after, domain, Gfn(mfn), mfn, tables_left=True)
     # the last writable one: devices may only read from now on
     elif not readonly and writers == 0:
         left = p2m.insert_page(after, domain, Gfn(mfn), mfn, P2mType.IOMMU_MAP_RO)

@@ -230,7 +230,8 @@ def _enter(s: State, wish: Wish, mfn: Mfn) -> Outcome[State]:
     reachable = enter_for_devices(entered.state, wish.caller, mfn, wish.readonly)
     # the mapping goes again; what was at the address before it does not come back
     if reachable.kind != Kind.DONE:
-        removed = p2m.remove_page(entered.state, wish.caller, wish.gfn, mfn)
+        # it is no part of a larger block: no table page is needed
+        removed = p2m.remove_page(entered.state, wish.caller, wish.gfn, mfn, tables_left=True)
         return partial(frames.put_page(removed.state, mfn), GNTST_GENERAL_ERROR)
     return reachable
 

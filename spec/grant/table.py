@@ -79,7 +79,8 @@ def status_frames_for(grant_frames: int) -> int:
 
 def is_changing(s: State, domain: DomId) -> Boolean:
     """The version of the domain's table is being changed: the lock of the table is held."""
-    return s.version_change[domain].to > 0
+    change = s.version_change[domain]
+    return both(change.to > 0, neg(change.stopped))
 
 
 def share_frame(s: State, domain: DomId, mfn: Mfn, *, repaired: bool = False) -> State:

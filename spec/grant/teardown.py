@@ -134,4 +134,8 @@ def free_last_status_frame(s: State, domain: DomId) -> Outcome[State]:
     _may_free(s, domain, mfn)
     s = put(heap.unshare_page(s, mfn), "status_frame", (domain, number), present=False)
     s = put(s, "domain", domain, status_frames=number)
-    return restart(s) if number > 0 else accept(s)
+    # a change of version that was stopped ends with the frames
+    if number == 0:
+        return accept(put(s, "version_change", domain, to=0, cleared=0, withdrawn=0, stopped=False))
+    withdrawn = s.version_change[domain].withdrawn
+    return restart(put(s, "version_change", domain, withdrawn=ite(withdrawn > number, number, withdrawn)))

@@ -55,7 +55,8 @@ def _stale(s: State, caller: DomId, handle: Handle, gfn: Gfn) -> State:
 
 
 def _phase1(
-    s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index, repaired: bool
+    s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index, tables_left: bool, *,
+    repaired: bool,
 ) -> Outcome[State]:
     """Take one mapping out of the caller's stage 2; see ``unmap_grant_ref``."""
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
@@ -83,16 +84,16 @@ def _phase1(
     # (repaired) DEV-1
     if repaired and gfn != row.gfn:
         return refuse(s, GNTST_GENERAL_ERROR)
-    return _take_out(s, caller, gfn, handle, slot)
+    return _take_out(s, caller, gfn, handle, slot, tables_left)
 
 
 @merged
-def _take_out(s: State, caller: DomId, gfn: Gfn, handle: Handle, slot: Index) -> Outcome[State]:
+def _take_out(s: State, caller: DomId, gfn: Gfn, handle: Handle, slot: Index, tables_left: bool) -> Outcome[State]:
     """Remove what is mapped at ``gfn`` and free the handle (DEV-1)."""
     row = s.mapping[caller, handle]
     mfn = s.active_grant[row.granter, row.ref].mfn
-    removed = p2m.remove_page(s, caller, gfn, mfn)
-    # another frame is mapped there
+    removed = p2m.remove_page(s, caller, gfn, mfn, tables_left)
+    # another frame is mapped there, or it is part of a larger block that cannot be split
     if removed.kind != Kind.DONE:
         return refuse(s, GNTST_GENERAL_ERROR)
     after = _stale(removed.state, caller, handle, row.gfn)
@@ -116,43 +117,44 @@ KEEPS = ("REPAIRED-DEVICE", "REPAIRED-REFERENCE")
 
 @transition(hypercall="GNTTABOP_unmap_grant_ref", unreachable=UNREACHABLE)
 def unmap_grant_ref(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, handle: Handle,
-                    slot: Index) -> Outcome[State]:
+                    slot: Index, tables_left: bool) -> Outcome[State]:
     """Phase 1 of taking back one mapping.
 
     host_addr: where it is mapped, 0 to leave it there (DEV-1).
     dev_bus_addr: of no account, since no device mapping exists.
     slot: place for the pending work, one for each item of a batch.
-    Errors: bad_handle if it is not in use; general_error if another frame is mapped at the address, or (the mapping
-    being gone nevertheless) if it could not be taken from the caller's devices.
+    tables_left: the caller's pool has the table pages that it takes to split a larger block.
+    Errors: bad_handle if it is not in use; general_error if another frame is mapped at the address, or without table
+    pages, or (the mapping being gone nevertheless) if it could not be taken from the caller's devices.
     Source: xen/common/grant_table.c (unmap_common), Xen 4.17.
     """
-    return _phase1(s, caller, host_addr, U64(0), handle, slot, repaired=False)
+    return _phase1(s, caller, host_addr, U64(0), handle, slot, tables_left, repaired=False)
 
 
 @transition(hypercall="GNTTABOP_unmap_grant_ref", repairs="unmap_grant_ref", unreachable=UNREACHABLE, keeps=KEEPS)
 def unmap_grant_ref_repaired(s: State, caller: DomId, host_addr: U64, dev_bus_addr: U64, handle: Handle,
-                             slot: Index) -> Outcome[State]:
+                             slot: Index, tables_left: bool) -> Outcome[State]:
     """``unmap_grant_ref`` without DEV-1."""
-    return _phase1(s, caller, host_addr, U64(0), handle, slot, repaired=True)
+    return _phase1(s, caller, host_addr, U64(0), handle, slot, tables_left, repaired=True)
 
 
 @transition(hypercall="GNTTABOP_unmap_and_replace", unreachable=UNREACHABLE)
-def unmap_and_replace(s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index
-                      ) -> Outcome[State]:
+def unmap_and_replace(s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index,
+                      tables_left: bool) -> Outcome[State]:
     """Phase 1 of taking back one mapping; to put another page in its place is never possible on Arm.
 
     new_addr: must be 0.
     Errors: bad_handle; general_error, also for a new address.
     Source: xen/common/grant_table.c (unmap_and_replace), Xen 4.17.
     """
-    return _phase1(s, caller, host_addr, new_addr, handle, slot, repaired=False)
+    return _phase1(s, caller, host_addr, new_addr, handle, slot, tables_left, repaired=False)
 
 
 @transition(hypercall="GNTTABOP_unmap_and_replace", repairs="unmap_and_replace", unreachable=UNREACHABLE, keeps=KEEPS)
-def unmap_and_replace_repaired(s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index
-                               ) -> Outcome[State]:
+def unmap_and_replace_repaired(s: State, caller: DomId, host_addr: U64, new_addr: U64, handle: Handle, slot: Index,
+                               tables_left: bool) -> Outcome[State]:
     """``unmap_and_replace`` without DEV-1."""
-    return _phase1(s, caller, host_addr, new_addr, handle, slot, repaired=True)
+    return _phase1(s, caller, host_addr, new_addr, handle, slot, tables_left, repaired=True)
 
 
 @transition(hypercall="GNTTABOP_unmap_grant_ref")

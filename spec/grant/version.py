@@ -30,7 +30,7 @@ from spec.grant.entries import (
     read_second_v2,
     read_v1,
 )
-from spec.grant.table import add_status_frame, is_changing, status_frames_for, status_lane
+from spec.grant.table import add_status_frame, status_frames_for, status_lane
 from spec.language import (
     ALL,
     DEVIATIONS,
@@ -116,7 +116,7 @@ def set_version(s: State, caller: DomId, version: U32, memory_left: bool) -> Out
     Source: xen/common/grant_table.c (gnttab_set_version), Xen 4.17.
     """
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
-    legal(neg(is_changing(s, caller)), "the lock of the table is free")
+    legal(s.version_change[caller].to == 0, "the lock of the table is free, and the domain was not crashed")
     row = s.domain[caller]
     if neg(one_of(version, 1, 2)):
         return refuse(s, -EINVAL)
@@ -137,9 +137,20 @@ def set_version(s: State, caller: DomId, version: U32, memory_left: bool) -> Out
 # ---- the frames
 
 
+def _goes_on(s: State, caller: DomId) -> None:
+    """The caller's change of version has not been stopped."""
+    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
+    legal(neg(s.version_change[caller].stopped), "a domain that was crashed makes no hypercall")
+
+
+def _stop(s: State, caller: DomId) -> Outcome[State]:
+    """Crash the caller in the middle of its change of version: what was withdrawn stays so, and the lock is let go."""
+    return crash(put(s, "version_change", caller, stopped=True), caller)
+
+
 def _add(s: State, caller: DomId, mfn: Mfn, *, repaired: bool) -> Outcome[State]:
     row = s.domain[caller]
-    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
+    _goes_on(s, caller)
     legal(both(s.version_change[caller].to == 2, row.grant_version == 1), "a change to version 2 is under way")
     legal(row.status_frames < status_frames_for(row.grant_frames), "there are too few status frames")
     return restart(add_status_frame(s, caller, mfn, repaired=repaired))
@@ -168,7 +179,7 @@ def _is_ram_of(row: P2mEntry, domain: DomId, _gfn: Gfn, owner: DomId, mfn: Mfn) 
 def _next_status_frame(s: State, caller: DomId) -> Mfn:
     """The status frame that is taken back next."""
     change = s.version_change[caller]
-    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
+    _goes_on(s, caller)
     legal(both(change.to == 1, s.domain[caller].grant_version == 2), "a change to version 1 is under way")
     legal(change.withdrawn < s.domain[caller].status_frames, "a status frame is left")
     return s.status_frame[caller, change.withdrawn].mfn
@@ -185,9 +196,10 @@ def unmap_status_frame(s: State, caller: DomId) -> Outcome[State]:
     frame = s.frame[mfn]
     legal(frame.mapped, "it is on record as mapped")
     legal(neg(s.orphan[caller, frame.gfn].pending), "no insertion of this domain is under way here")
-    removed = p2m.remove_page(s, caller, frame.gfn, mfn)
+    # it was mapped by itself, not as part of a larger block: no table page is needed
+    removed = p2m.remove_page(s, caller, frame.gfn, mfn, tables_left=True)
     if removed.kind != Kind.DONE:
-        return crash(s, caller)
+        return _stop(s, caller)
     return restart(put(removed.state, "frame", mfn, mapped=False))
 
 
@@ -206,10 +218,10 @@ def _withdraw(s: State, caller: DomId, *, repaired: bool) -> Outcome[State]:
     left = frame.references - ite(frame.allocated, 1, 0)
     # (repaired) DEV-32
     if repaired and still_mapped:
-        return crash(s, caller)
+        return _stop(s, caller)
     # somebody else uses the frame: through a grant of it, or as foreign memory
     if left > 0:
-        return crash(put(s, "frame", mfn, allocated=False, references=left), caller)
+        return _stop(put(s, "frame", mfn, allocated=False, references=left), caller)
     s = happens(s, "dev32", still_mapped)
     s = put(s, "domain", caller, xenheap_pages=owner.xenheap_pages - ite(frame.allocated, 1, 0))
     s = put(s, "frame", mfn, use=Use.XEN, owner=NOBODY, allocated=False, references=0)
@@ -248,7 +260,7 @@ def clear_grant_frame(s: State, caller: DomId) -> Outcome[State]:
     Source: xen/common/grant_table.c (gnttab_set_version), Xen 4.17.
     """
     change = s.version_change[caller]
-    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
+    _goes_on(s, caller)
     legal(_is_prepared(s, caller), "the status frames are dealt with")
     legal(change.cleared + 1 < s.domain[caller].grant_frames, "a frame is left")
     mfn = s.grant_frame[caller, change.cleared + 1].mfn
@@ -260,7 +272,7 @@ def clear_grant_frame(s: State, caller: DomId) -> Outcome[State]:
 
 
 def _may_finish(s: State, caller: DomId) -> None:
-    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
+    _goes_on(s, caller)
     legal(_is_prepared(s, caller), "the status frames are dealt with")
     legal(s.version_change[caller].cleared + 1 == s.domain[caller].grant_frames, "all other frames are cleared")
     legal(neg(_beyond_is_used(s, caller)), "the lock was held all the time: no grant has come into use meanwhile")
@@ -350,7 +362,7 @@ def free_status_frame(s: State, caller: DomId) -> Outcome[State]:
     Source: xen/common/grant_table.c (gnttab_unpopulate_status_frames), Xen 4.17.
     """
     change, row = s.version_change[caller], s.domain[caller]
-    legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
+    _goes_on(s, caller)
     legal(both(change.to == 1, row.grant_version == 1), "version 1 has begun")
     number = row.status_frames - 1
     s = heap.unshare_page(s, s.status_frame[caller, number].mfn)

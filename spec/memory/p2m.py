@@ -172,7 +172,7 @@ def insert_range(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, pages: int, done: 
     """Map a block at consecutive guest frames; what the replaced entries held waits in ``orphan``.
 
     done: pages that were mapped, all of them unless the domain's pool of table pages ran dry.
-    Errors: as ``insert_page``; ENOENT if a table page was missing, EINVAL at the end of the root table (what is mapped
+    Errors: as ``insert_page``; without a table page as ``lacking``, EINVAL at the end of the root table (what is mapped
     so far stays).
     """
     if s.domain[domain].status != Status.ALIVE:
@@ -187,18 +187,18 @@ def insert_range(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, pages: int, done: 
         every(s.orphan, (domain, span(gfn, done)), lambda row, _d, _g: neg(row.pending)),
         "no insertion of this domain is under way here",
     )
-    old = s
+    old, missing = s, lacking(s, domain, Gfn(gfn + done))
     s = fill(s, "orphan", (domain, span(gfn, done)), lambda _row, d, g: _orphaned(old, d, g, mfn + (g - gfn)))
     s = fill(
         flush_tlb(s, domain), "p2m", (domain, span(gfn, done)),
         lambda _row, _d, g: {"type": kind, "mfn": mfn + (g - gfn), "hardware": True, "handle": 0, "stale": False},
     )
     if done == 0:
-        return partial(s, -ENOENT)
+        return partial(s, missing)
     s = _widen(s, domain, gfn, Gfn(gfn + done - 1))
     if done == pages:
         return accept(s)
-    return partial(s, ite(done == fitting, -EINVAL, -ENOENT))
+    return partial(s, ite(done == fitting, -EINVAL, missing))
 
 
 def tables_may_lack(s: State, domain: DomId, pages: int) -> Boolean:
@@ -209,6 +209,16 @@ def tables_may_lack(s: State, domain: DomId, pages: int) -> Boolean:
     """
     row = s.domain[domain]
     return either(row.hardware, row.pool_free < pages // TABLE_ENTRIES + MOST_TABLES)
+
+
+def lacking(s: State, domain: DomId, gfn: Gfn) -> int:
+    """What is answered if the page for a table that an insertion takes is not there.
+
+    ENOMEM if something is mapped there already: then it is part of a larger block, which cannot be split.
+    ENOENT if nothing is: a table is missing on the way.
+    Source: xen/arch/arm/p2m.c (__p2m_set_entry, p2m_next_level, p2m_split_superpage), Xen 4.17.
+    """
+    return ite(is_live(s.p2m[domain, gfn]), -ENOMEM, -ENOENT)
 
 
 def _orphaned(old: State, domain: DomId, gfn: Gfn, mfn: Mfn) -> dict[str, object]:
@@ -264,11 +274,12 @@ def put_orphan(s: State, domain: DomId, gfn: Gfn) -> Outcome[State]:
 
 
 @merged
-def remove_page(s: State, domain: DomId, gfn: Gfn, mfn: Mfn) -> Outcome[State]:
+def remove_page(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, tables_left: bool) -> Outcome[State]:
     """Unmap one guest frame if it maps this frame, or if it maps no memory at all.
 
-    Errors: EILSEQ if other memory is mapped there; ENOMEM while the domain is being destroyed; EINVAL beyond the root
-    table.
+    tables_left: the domain's pool has the table pages that it takes to split a larger block.
+    Errors: EILSEQ if other memory is mapped there; ENOMEM while the domain is being destroyed, or without table pages;
+    EINVAL beyond the root table.
     Source: xen/arch/arm/p2m.c (p2m_remove_mapping, __p2m_set_entry), Xen 4.17.
     """
     row = s.p2m[domain, gfn]
@@ -280,5 +291,8 @@ def remove_page(s: State, domain: DomId, gfn: Gfn, mfn: Mfn) -> Outcome[State]:
         return refuse(s, -EINVAL)
     if not is_live(row):
         return accept(s)
+    if not tables_left:
+        legal(tables_may_lack(s, domain, 1), "tables are missing only if the pool is nearly empty")
+        return refuse(s, -ENOMEM)
     after = put(s, "p2m", (domain, gfn), type=P2mType.INVALID, hardware=False, handle=0, stale=False)
     return accept(_let_go(flush_tlb(after, domain), row))

@@ -75,7 +75,8 @@ def is_no_frame(s: State, gfn: Gfn) -> Boolean:
 def enter(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, kind: int, tables_left: bool) -> Outcome[State]:
     """Map one page, if there are pages left for the tables that this takes.
 
-    Errors: ENOMEM while the domain is being destroyed; EINVAL beyond the root table; ENOENT without table pages.
+    Errors: ENOMEM while the domain is being destroyed; EINVAL beyond the root table; without table pages as
+    ``p2m.lacking``.
     Source: xen/arch/arm/p2m.c (p2m_set_entry), Xen 4.17.
     """
     if s.domain[domain].status != Status.ALIVE:
@@ -84,7 +85,7 @@ def enter(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, kind: int, tables_left: b
         return refuse(s, -EINVAL)
     if not tables_left:
         legal(p2m.tables_may_lack(s, domain, 1), "tables are missing only if the pool is nearly empty")
-        return refuse(s, -ENOENT)
+        return refuse(s, p2m.lacking(s, domain, gfn))
     return p2m.insert_page(s, domain, gfn, mfn, kind)
 
 
@@ -278,12 +279,13 @@ def add_to_physmap_batch(s: State, caller: DomId, domain: DomId, space: U32, for
 
 
 @transition(hypercall="XENMEM_remove_from_physmap")
-def remove_from_physmap(s: State, caller: DomId, domain: DomId, gfn: Gfn, cursor: U64) -> Outcome[State]:
+def remove_from_physmap(s: State, caller: DomId, domain: DomId, gfn: Gfn, cursor: U64, tables_left: bool
+                        ) -> Outcome[State]:
     """Unmap a page of memory from a guest frame; a page of the domain itself stays its own, mapped nowhere.
 
-    cursor: must be 0.
+    cursor: must be 0.  tables_left: the domain's pool has the table pages that it takes to split a larger block.
     Errors: EINVAL for a cursor; ESRCH; EPERM; ENOENT if neither the domain's own memory nor another domain's is mapped
-    there, or no reference on it can be taken; ENOMEM while the domain is being destroyed.
+    there, or no reference on it can be taken; ENOMEM while the domain is being destroyed, or without table pages.
     Source: xen/common/memory.c (do_memory_op), xen/arch/arm/p2m.c (p2m_get_page_from_gfn), Xen 4.17.
     """
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
@@ -302,7 +304,7 @@ def remove_from_physmap(s: State, caller: DomId, domain: DomId, gfn: Gfn, cursor
         return refuse(s, -ENOENT)
     if not frames.can_get_page(s, row.mfn):
         return refuse(s, -ENOENT)
-    removed = p2m.remove_page(frames.get_page(s, row.mfn), domain, place, row.mfn)
+    removed = p2m.remove_page(frames.get_page(s, row.mfn), domain, place, row.mfn, tables_left)
     if removed.code != 0:
         return refuse(s, removed.code)
     return accept(frames.put_page(removed.state, row.mfn))

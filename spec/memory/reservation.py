@@ -59,9 +59,9 @@ def populate_extent(
     done: pages mapped before the pool of table pages ran dry, normally all.
     Errors: ESRCH; EPERM if the caller may not act on the domain; EINVAL if the order is above the caller's limit,
     a direct-mapped domain does not own every frame of the range, or a gfn lies beyond the root table; E2BIG over the
-    domain's limit; ENOMEM while it is being destroyed or if what is free is promised to others; ENOENT without table
-    pages.  The batch stops there and reports the extents done so far.  A block that could not be mapped stays with the
-    domain, unmapped.
+    domain's limit; ENOMEM while it is being destroyed or if what is free is promised to others; without table pages as
+    ``p2m.lacking``.  The batch stops there and reports the extents done so far.  A block that could not be mapped stays
+    with the domain, unmapped.
     Source: xen/common/memory.c (populate_physmap), Xen 4.17.
     """
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
@@ -138,7 +138,7 @@ def increase_extent(s: State, caller: DomId, domain: DomId, order: int, mfn: Mfn
     return accept(frames.assign_block(s, domain, mfn, pages))
 
 
-def _decrease(s: State, caller: DomId, domain: DomId, gfn: Gfn, repaired: bool) -> Outcome[State]:
+def _decrease(s: State, caller: DomId, domain: DomId, gfn: Gfn, tables_left: bool, repaired: bool) -> Outcome[State]:
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
     if not exists(s, domain):
         return refuse(s, -ESRCH)
@@ -155,7 +155,7 @@ def _decrease(s: State, caller: DomId, domain: DomId, gfn: Gfn, repaired: bool) 
     # another domain's page
     if s.frame[mfn].owner != domain or not frames.can_get_page(s, mfn):
         return refuse(s, -ENXIO)
-    removed = p2m.remove_page(frames.get_page(s, mfn), domain, gfn, mfn)
+    removed = p2m.remove_page(frames.get_page(s, mfn), domain, gfn, mfn, tables_left)
     if removed.code != 0:
         return refuse(s, removed.code)
     after = removed.state
@@ -175,18 +175,19 @@ def is_still_mapped(s: State, domain: DomId, mfn: Mfn) -> Boolean:
 
 
 @transition(hypercall="XENMEM_decrease_reservation")
-def decrease_page(s: State, caller: DomId, domain: DomId, gfn: Gfn) -> Outcome[State]:
+def decrease_page(s: State, caller: DomId, domain: DomId, gfn: Gfn, tables_left: bool) -> Outcome[State]:
     """Take one page of an extent back from a domain.
 
     A page that others still use leaves the mapping at once and the domain's account with its last reference.
+    tables_left: the domain's pool has the table pages that it takes to split a larger block.
     Errors: ESRCH; EPERM; EINVAL if no memory is mapped there; ENXIO for another domain's page, or one of Xen's whose
-    references are gone; ENOMEM while the domain is being destroyed.  The batch stops there.
+    references are gone; ENOMEM while the domain is being destroyed, or without table pages.  The batch stops there.
     Source: xen/common/memory.c (guest_remove_page), Xen 4.17.
     """
-    return _decrease(s, caller, domain, gfn, repaired=False)
+    return _decrease(s, caller, domain, gfn, tables_left, repaired=False)
 
 
 @transition(hypercall="XENMEM_decrease_reservation", repairs="decrease_page")
-def decrease_page_repaired(s: State, caller: DomId, domain: DomId, gfn: Gfn) -> Outcome[State]:
+def decrease_page_repaired(s: State, caller: DomId, domain: DomId, gfn: Gfn, tables_left: bool) -> Outcome[State]:
     """``decrease_page`` without DEV-3."""
-    return _decrease(s, caller, domain, gfn, repaired=True)
+    return _decrease(s, caller, domain, gfn, tables_left, repaired=True)

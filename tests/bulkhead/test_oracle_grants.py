@@ -438,9 +438,6 @@ def test_end__of_a_granter_waits_for_its_mappers(pair):
 
 # ---- where the two are known to differ: what stands in Xen's source is what the implementation does
 
-known = pytest.mark.xfail(reason="the specification differs from Xen: docs/traces.rst", strict=True)
-
-
 def test_difference__arm32_cuts_a_host_address_to_32_bits():
     """xen/arch/arm/mm.c (create_grant_host_mapping): the address is an unsigned long."""
     pair = Pair("arm32")
@@ -486,7 +483,6 @@ def test_difference__nothing_is_removed_beyond_the_root_table():
     assert pair.unmap(handle, host=1 << 60) == -1
 
 
-@known
 def test_difference__a_block_is_not_split_without_a_page_for_the_table():
     """xen/arch/arm/p2m.c (__p2m_set_entry): ENOMEM, for a removal too."""
     pair = Pair(mapper={"p2m_pool_pages": 8})
@@ -499,7 +495,6 @@ def test_difference__a_block_is_not_split_without_a_page_for_the_table():
     assert pair.unmap(handle, host=PAGE << 12) == -1
 
 
-@known
 def test_difference__a_failed_change_of_version_leaves_no_lock_behind(second):
     """xen/common/grant_table.c (gnttab_set_version): the lock is dropped at out_unlock, whatever went wrong."""
     second.offer(3, to=GRANTER, gfn=0x38101)

@@ -390,7 +390,7 @@ def test_dead__stays_while_its_pages_are_held() -> None:
 
 def test_dead__goes_when_the_last_page_is_let_go() -> None:
     s = held_by_dom0()
-    s = remove_from_physmap(s, DOM0, DOM0, HOLE, U64(0)).state
+    s = remove_from_physmap(s, DOM0, DOM0, HOLE, U64(0), tables_left=True).state
     assert (Use.FREE, True) == (s.frame[frame_of(GRANTER)].use, s.frame[frame_of(GRANTER)].dirty)
     assert Status.UNLISTED == unlist_domain(s, GRANTER).state.domain[GRANTER].status
 

@@ -9,6 +9,7 @@ import pytest
 from spec.domain.limits import iomem_permission, max_mem, memory_mapping, set_target
 from spec.errors import E2BIG, EILSEQ, EINVAL, ENOENT, ENOMEM, EPERM, ESRCH
 from spec.language import U64, DomId, Gfn, Mfn, Outcome, fill, put, span
+from spec.language.outcomes import IllegalChoice
 from spec.state import P2mType, State, Status
 from tests.spec.machine import DOM0, GRANTER, HOLE, MAPPER, OTHER, PAGE, UNKNOWN, frame_of, machine, sound, with_row
 
@@ -191,3 +192,14 @@ def test_memory_mapping__unmaps_no_memory() -> None:
 def test_memory_mapping__unmaps_holes_without_an_error() -> None:
     s = with_row(with_devices(DOM0, GRANTER), GRANTER, Gfn(HOLE + 1), DEVICE, P2mType.MMIO_DIRECT_DEV)
     assert map_devices(s, add=False).code == 0
+
+
+def test_memory_mapping__unmaps_up_to_a_block_that_cannot_be_split() -> None:
+    s = put(map_devices(with_devices(DOM0, GRANTER)).state, "domain", GRANTER, pool_free=0)
+    outcome = map_devices(s, add=False, done=1)
+    assert outcome.code == -ENOMEM
+    assert (P2mType.INVALID, P2mType.MMIO_DIRECT_DEV) == (
+        outcome.state.p2m[GRANTER, HOLE].type, outcome.state.p2m[GRANTER, Gfn(HOLE + 1)].type,
+    )
+    with pytest.raises(IllegalChoice):
+        map_devices(s, add=False, pages=3, done=2)

@@ -53,6 +53,7 @@ def test_machine__is_sound() -> None:
     ("INV-GNT-TABLE", "domain", GRANTER, {"max_grant_version": 1}),
     ("INV-GNT-CHANGE", "version_change", GRANTER, {"to": 3}),
     ("INV-GNT-CHANGE", "version_change", GRANTER, {"withdrawn": 1}),
+    ("INV-GNT-CHANGE", "version_change", GRANTER, {"stopped": True}),
     ("INV-GNT-TABLE-CLEAN", "frame", grant_frame_of(GRANTER), {"unclean": True}),
     ("INV-GNT-PINNED-TABLE", "active_grant", (DOM0 + 50, GrantRef(1)), {"host_readers": 1}),
     ("INV-GNT-COPY-TABLE", "copy_side", (MAPPER, VcpuId(0), Index(0)), {"known": True, "domain": 50}),

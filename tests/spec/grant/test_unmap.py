@@ -45,14 +45,15 @@ def mapped(*, readonly: bool = False, user: DomId = MAPPER, s: State | None = No
     return mapped_grant(s, GRANTER, REF, user, HANDLE, HOLE, readonly=readonly)
 
 
-def unmap(s: State, gfn: int = HOLE, *, handle: int = HANDLE, caller: DomId = MAPPER, bus: int = 0) -> Outcome[State]:
+def unmap(s: State, gfn: int = HOLE, *, handle: int = HANDLE, caller: DomId = MAPPER, bus: int = 0,
+          tables_left: bool = True) -> Outcome[State]:
     """Phase 1."""
-    return unmap_grant_ref(s, caller, U64(gfn * ADDRESS), U64(bus), Handle(handle), SLOT)
+    return unmap_grant_ref(s, caller, U64(gfn * ADDRESS), U64(bus), Handle(handle), SLOT, tables_left)
 
 
 def replace(s: State, new_addr: int, gfn: int = HOLE) -> Outcome[State]:
     """Phase 1 of unmap_and_replace."""
-    return unmap_and_replace(s, MAPPER, U64(gfn * ADDRESS), U64(new_addr), HANDLE, SLOT)
+    return unmap_and_replace(s, MAPPER, U64(gfn * ADDRESS), U64(new_addr), HANDLE, SLOT, tables_left=True)
 
 
 # ---- refusals, in order
@@ -141,12 +142,13 @@ def test_unmap__keeps_pin_and_reference_until_the_tlb_is_flushed() -> None:
 
 def test_unmap__frees_the_handle() -> None:
     s = unmap(mapped()).state
-    assert unmap_grant_ref(s, MAPPER, U64(HOLE * ADDRESS), U64(0), HANDLE, Index(1)).code == GNTST_BAD_HANDLE
+    again = unmap_grant_ref(s, MAPPER, U64(HOLE * ADDRESS), U64(0), HANDLE, Index(1), tables_left=True)
+    assert again.code == GNTST_BAD_HANDLE
 
 
 def test_unmap__ignores_the_lowest_bits_of_the_address() -> None:
     s = mapped()
-    after = unmap_grant_ref(s, MAPPER, U64(HOLE * ADDRESS + 0xFFF), U64(0), HANDLE, SLOT).state
+    after = unmap_grant_ref(s, MAPPER, U64(HOLE * ADDRESS + 0xFFF), U64(0), HANDLE, SLOT, tables_left=True).state
     assert after.p2m[MAPPER, HOLE].type == P2mType.INVALID
 
 
@@ -197,8 +199,8 @@ def test_unmap__of_another_address_leaves_the_mapping_in_place() -> None:
 
 
 @pytest.mark.parametrize("call", [
-    lambda s: unmap_grant_ref_repaired(s, MAPPER, U64(ELSEWHERE * ADDRESS), U64(0), HANDLE, SLOT),
-    lambda s: unmap_and_replace_repaired(s, MAPPER, U64(ELSEWHERE * ADDRESS), U64(0), HANDLE, SLOT),
+    lambda s: unmap_grant_ref_repaired(s, MAPPER, U64(ELSEWHERE * ADDRESS), U64(0), HANDLE, SLOT, tables_left=True),
+    lambda s: unmap_and_replace_repaired(s, MAPPER, U64(ELSEWHERE * ADDRESS), U64(0), HANDLE, SLOT, tables_left=True),
 ])
 def test_unmap_repaired__refuses_another_address(call: Callable[[State], Outcome[State]]) -> None:
     s = mapped()
@@ -208,7 +210,7 @@ def test_unmap_repaired__refuses_another_address(call: Callable[[State], Outcome
 
 def test_unmap_repaired__accepts_the_right_address() -> None:
     s = mapped()
-    outcome = unmap_grant_ref_repaired(s, MAPPER, U64(HOLE * ADDRESS), U64(0), HANDLE, SLOT)
+    outcome = unmap_grant_ref_repaired(s, MAPPER, U64(HOLE * ADDRESS), U64(0), HANDLE, SLOT, tables_left=True)
     assert outcome.state == unmap(s).state
 
 
@@ -248,3 +250,15 @@ def test_unmap__reports_an_error_and_keeps_the_count_if_something_else_is_mapped
     assert outcome.state.device_use[DOM0, frame_of(GRANTER)].writers == 1
     assert outcome.state.deviation[Index(0)].dev10
     assert not outcome.state.mapping[DOM0, HANDLE].host
+
+
+def test_unmap_grant_ref__fails_if_a_block_cannot_be_split() -> None:
+    s = put(mapped(), "domain", MAPPER, pool_free=0)
+    outcome = unmap(s, tables_left=False)
+    assert outcome.code == GNTST_GENERAL_ERROR
+    assert outcome.state is s
+
+
+def test_unmap_grant_ref__has_tables_while_the_pool_is_full() -> None:
+    with pytest.raises(IllegalChoice):
+        unmap(mapped(), tables_left=False)

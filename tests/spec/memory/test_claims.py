@@ -89,13 +89,13 @@ def test_claim__ends_when_more_is_allocated() -> None:
 
 def test_claim__grows_when_a_page_is_given_back() -> None:
     s = claim(machine(), PAGES + 3).state
-    after = sound(decrease_page(s, GRANTER, GRANTER, PAGE), s, GRANTER).state
+    after = sound(decrease_page(s, GRANTER, GRANTER, PAGE, tables_left=True), s, GRANTER).state
     assert (4, 4, 65) == claims(after)
 
 
 def test_claim__that_has_ended_does_not_grow() -> None:
     s = machine()
-    assert (0, 0, 65) == claims(sound(decrease_page(s, GRANTER, GRANTER, PAGE), s, GRANTER).state)
+    assert (0, 0, 65) == claims(sound(decrease_page(s, GRANTER, GRANTER, PAGE, tables_left=True), s, GRANTER).state)
 
 
 def test_claim__keeps_other_domains_from_the_frames() -> None:
@@ -129,6 +129,6 @@ def test_claim_repaired__refuses_a_dying_domain() -> None:
 
 def test_heap__counts_a_freed_page() -> None:
     s = machine()
-    after = decrease_page(s, OTHER, OTHER, Gfn(PAGE + 1)).state
+    after = decrease_page(s, OTHER, OTHER, Gfn(PAGE + 1), tables_left=True).state
     assert 65 == after.heap[HEAP].free
     assert Mfn(0x4001) == s.p2m[OTHER, Gfn(PAGE + 1)].mfn

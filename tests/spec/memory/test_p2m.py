@@ -162,39 +162,40 @@ def test_put_orphan__needs_something_to_do() -> None:
 
 
 def test_remove__refuses_other_memory() -> None:
-    assert remove_page(machine(), MAPPER, PAGE, frame_of(GRANTER)).code == -EILSEQ
+    assert remove_page(machine(), MAPPER, PAGE, frame_of(GRANTER), tables_left=True).code == -EILSEQ
 
 
 def test_remove__refuses_a_dying_domain() -> None:
     s = put(machine(), "domain", MAPPER, status=Status.DYING)
-    assert remove_page(s, MAPPER, PAGE, frame_of(MAPPER)).code == -ENOMEM
+    assert remove_page(s, MAPPER, PAGE, frame_of(MAPPER), tables_left=True).code == -ENOMEM
 
 
 def test_remove__of_a_hole_is_no_error() -> None:
     s = machine()
-    outcome = remove_page(s, MAPPER, HOLE, frame_of(MAPPER))
+    outcome = remove_page(s, MAPPER, HOLE, frame_of(MAPPER), tables_left=True)
     assert outcome.code == 0
     assert outcome.state is s
 
 
 def test_remove__takes_a_device_whatever_frame_was_named() -> None:
     s = with_row(machine(), MAPPER, HOLE, DEVICE, P2mType.MMIO_DIRECT_DEV)
-    assert P2mType.INVALID == remove_page(s, MAPPER, HOLE, frame_of(MAPPER)).state.p2m[MAPPER, HOLE].type
+    after = remove_page(s, MAPPER, HOLE, frame_of(MAPPER), tables_left=True).state
+    assert P2mType.INVALID == after.p2m[MAPPER, HOLE].type
 
 
 def test_remove__clears_the_valid_bit() -> None:
-    row = remove_page(machine(), MAPPER, PAGE, frame_of(MAPPER)).state.p2m[MAPPER, PAGE]
+    row = remove_page(machine(), MAPPER, PAGE, frame_of(MAPPER), tables_left=True).state.p2m[MAPPER, PAGE]
     assert (P2mType.INVALID, False) == (row.type, row.hardware)
 
 
 def test_remove__forgets_where_a_shared_page_was() -> None:
     s = mapped_shared_frame(machine(), MAPPER, HOLE, SHARED)
-    assert not remove_page(s, MAPPER, HOLE, SHARED).state.frame[SHARED].mapped
+    assert not remove_page(s, MAPPER, HOLE, SHARED, tables_left=True).state.frame[SHARED].mapped
 
 
 def test_remove__never_lowers_the_highest_guest_frame() -> None:
     s = machine()
     gfn = Gfn(PAGE + PAGES - 1)
-    after = remove_page(s, DomId(MAPPER), gfn, Mfn(frame_of(MAPPER) + PAGES - 1)).state
+    after = remove_page(s, DomId(MAPPER), gfn, Mfn(frame_of(MAPPER) + PAGES - 1), tables_left=True).state
     assert gfn == after.domain[MAPPER].highest_gfn
     assert s.settings[Index(0)] == after.settings[Index(0)]

@@ -73,10 +73,10 @@ def batch(s: State, *, caller: DomId = DOM0, domain: DomId = DOM0, space: int = 
     )
 
 
-def remove(s: State, *, caller: DomId = MAPPER, domain: DomId = MAPPER, gfn: int = PAGE, cursor: int = 0
-           ) -> Outcome[State]:
+def remove(s: State, *, caller: DomId = MAPPER, domain: DomId = MAPPER, gfn: int = PAGE, cursor: int = 0,
+           tables_left: bool = True) -> Outcome[State]:
     """remove_from_physmap by the mapper, of its own first page."""
-    return remove_from_physmap(s, caller, domain, Gfn(gfn), U64(cursor))
+    return remove_from_physmap(s, caller, domain, Gfn(gfn), U64(cursor), tables_left)
 
 
 def error(outcome: Outcome[State]) -> int:
@@ -441,3 +441,16 @@ def test_remove__of_a_grant_to_oneself_leaves_the_mapping_on_record() -> None:
 def test_add__a_domain_without_pages_gets_its_shared_page() -> None:
     s = with_domain(machine(domains=(DOM0,)), GRANTER, max_pages=0)
     assert add(s, caller=GRANTER, domain=GRANTER).code == 0
+
+
+def test_remove_from_physmap__fails_if_a_block_cannot_be_split() -> None:
+    s = put(machine(), "domain", MAPPER, pool_free=0)
+    outcome = remove(s, tables_left=False)
+    assert outcome.code == -ENOMEM
+    assert outcome.state is s
+    assert remove(s, gfn=HOLE, tables_left=False).code == -ENOENT
+
+
+def test_add_to_physmap__answers_enomem_where_a_block_would_be_split() -> None:
+    s = put(machine(), "domain", MAPPER, pool_free=0)
+    assert (-ENOENT, -ENOMEM) == (add(s, tables_left=False).code, add(s, gfn=PAGE, tables_left=False).code)

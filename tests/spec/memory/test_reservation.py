@@ -56,9 +56,10 @@ def increase(s: State, *, caller: DomId = MAPPER, domain: DomId = MAPPER, order:
     return increase_extent(s, caller, domain, order, Mfn(mfn))
 
 
-def decrease(s: State, *, caller: DomId = MAPPER, domain: DomId = MAPPER, gfn: int = PAGE) -> Outcome[State]:
+def decrease(s: State, *, caller: DomId = MAPPER, domain: DomId = MAPPER, gfn: int = PAGE, tables_left: bool = True
+             ) -> Outcome[State]:
     """One page of decrease_reservation by the mapper for itself."""
-    return decrease_page(s, caller, domain, Gfn(gfn))
+    return decrease_page(s, caller, domain, Gfn(gfn), tables_left)
 
 
 def direct(s: State) -> State:
@@ -294,4 +295,16 @@ def test_decrease__through_a_grant_to_itself_is_a_deviation() -> None:
 
 
 def test_decrease_repaired__takes_ram_only() -> None:
-    assert decrease_page_repaired(granted_to_itself(), MAPPER, MAPPER, HOLE).code == -EINVAL
+    assert decrease_page_repaired(granted_to_itself(), MAPPER, MAPPER, HOLE, tables_left=True).code == -EINVAL
+
+
+def test_decrease_page__fails_if_a_block_cannot_be_split() -> None:
+    s = put(machine(), "domain", MAPPER, pool_free=0)
+    outcome = decrease(s, tables_left=False)
+    assert outcome.code == -ENOMEM
+    assert outcome.state is s
+
+
+def test_populate_extent__answers_enomem_where_a_block_would_be_split() -> None:
+    s = put(machine(), "domain", MAPPER, pool_free=0)
+    assert (-ENOENT, -ENOMEM) == (populate(s, gfn=HOLE, done=0).code, populate(s, gfn=PAGE, done=0).code)
