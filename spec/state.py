@@ -346,6 +346,7 @@ class ActiveGrant:
 class Consent:
     """Ghost: what the granter's shared entry said when Xen last acted on it.
 
+    sub_page: a part of the page only.
     reading, writing: what Xen last told the granter in that entry.
     """
 
@@ -353,6 +354,7 @@ class Consent:
     writable: bool = False
     domid: DomId = DomId(0)
     gfn: Gfn = Gfn(0)
+    sub_page: bool = False
     reading: bool = False
     writing: bool = False
 
@@ -421,6 +423,19 @@ class CopySide:
 
 
 @record
+class Copied:
+    """Ghost: what the last copy of a vCPU has read and written.
+
+    moment: number of such copies.  source, destination: first bytes, within the pages; length: in bytes.
+    """
+
+    moment: int = 0
+    source: U16 = U16(0)
+    destination: U16 = U16(0)
+    length: U16 = U16(0)
+
+
+@record
 class DeviceUse:
     """How many grant mappings of a frame a direct-mapped domain with an IOMMU has: its devices reach it one to one."""
 
@@ -469,6 +484,7 @@ class State:
     consent: Table[tuple[DomId, GrantRef], Consent] = table(Consent, DomId, GrantRef, ghost=True)
     mapping: Table[tuple[DomId, Handle], Mapping] = table(Mapping, DomId, Handle)
     release: Table[tuple[DomId, Handle], Release] = table(Release, DomId, Handle)
+    copied: Table[tuple[DomId, VcpuId], Copied] = table(Copied, DomId, VcpuId, ghost=True)
     copy_side: Table[tuple[DomId, VcpuId, Index], CopySide] = table(CopySide, DomId, VcpuId, Index)
     device_use: Table[tuple[DomId, Mfn], DeviceUse] = table(DeviceUse, DomId, Mfn)
     deviation: Table[Index, Deviated] = table(Deviated, Index, ghost=True)

@@ -172,12 +172,12 @@ def _header(entry: EntryV1 | HeadV2) -> Header:
 
 
 def record_consent(s: State, granter: DomId, ref: GrantRef, entry: Header, readonly: bool,
-                   gfn: Gfn) -> State:
+                   gfn: Gfn, *, sub_page: Boolean) -> State:
     """Ghost: what the entry said when it was marked.  While the grant is in use only the right to write is added."""
     before = s.consent[granter, ref]
     if not is_pinned(s.active_grant[granter, ref]):
         return put(s, "consent", (granter, ref), permits=True, writable=neg(entry.readonly), domid=entry.domid,
-                   gfn=gfn, reading=True, writing=either(before.writing, neg(readonly)))
+                   gfn=gfn, sub_page=sub_page, reading=True, writing=either(before.writing, neg(readonly)))
     return put(s, "consent", (granter, ref), writable=either(before.writable, neg(entry.readonly)),
                reading=True, writing=either(before.writing, neg(readonly)))
 

@@ -257,7 +257,7 @@ def _acquire_unused(s: State, granter: DomId, ref: GrantRef, user: DomId, readon
     mfn = s.p2m[granter, gfn].mfn
     if not is_own_memory(s, granter, gfn) or not frames.can_get_page(s, mfn):
         return partial(reduce_status(marked.state, granter, ref, readonly), GNTST_BAD_PAGE)
-    after = record_consent(marked.state, granter, ref, marked.output["entry"], readonly, gfn)
+    after = record_consent(marked.state, granter, ref, marked.output["entry"], readonly, gfn, sub_page=sub_page)
     after = add_pin(
         frames.get_page(after, mfn), granter, ref, readonly,
         domid=user, mfn=mfn, start=start, length=length, sub_page=sub_page, trans_domid=granter, trans_ref=ref,
@@ -275,14 +275,14 @@ def _acquire_to_write(s: State, granter: DomId, ref: GrantRef, user: DomId, *, r
     marked = set_status(s, granter, ref, user, False, for_map=False)
     if marked.kind != Kind.DONE:
         return marked
-    gfn, _, _, _ = _window(marked.state, granter, ref)
+    gfn, sub_page, _, _ = _window(marked.state, granter, ref)
     page = s.p2m[granter, gfn].mfn
     if not is_own_memory(s, granter, gfn) or not frames.can_get_page(s, page):
         return partial(reduce_status(marked.state, granter, ref, False), GNTST_BAD_PAGE)
     mixed = either(neg(page == active.mfn), neg(active.trans_domid == granter))
     if repaired and mixed:
         return partial(reduce_status(marked.state, granter, ref, False), GNTST_GENERAL_ERROR)
-    after = record_consent(marked.state, granter, ref, marked.output["entry"], False, Gfn(0))
+    after = record_consent(marked.state, granter, ref, marked.output["entry"], False, Gfn(0), sub_page=sub_page)
     after = happens(add_pin(frames.get_page(after, page), granter, ref, False), "dev11", mixed)
     return accept(after, found=Found(active.mfn, page, active.start, active.length))
 
@@ -371,7 +371,7 @@ def _mark_transitive(s: State, granter: DomId, ref: GrantRef, user: DomId, reado
     marked = set_status(s, granter, ref, user, readonly, for_map=False)
     if marked.kind != Kind.DONE:
         return marked
-    return accept(record_consent(marked.state, granter, ref, marked.output["entry"], readonly, Gfn(0)))
+    return accept(record_consent(marked.state, granter, ref, marked.output["entry"], readonly, Gfn(0), sub_page=True))
 
 
 @transition(hypercall="GNTTABOP_copy")
@@ -580,6 +580,8 @@ def copy_bytes(s: State, caller: DomId, vcpu: VcpuId, source_offset: U16, destin
         return refuse(s, GNTST_GENERAL_ERROR)
     if destination_offset < destination.start or destination_offset + length > destination.start + destination.length:
         return refuse(s, GNTST_GENERAL_ERROR)
+    s = put(s, "copied", (caller, vcpu), moment=s.copied[caller, vcpu].moment + 1, source=source_offset,
+            destination=destination_offset, length=length)
     first = destination_offset // 8
     words = (destination_offset + length + 7) // 8 - first
     distance = source_offset - destination_offset

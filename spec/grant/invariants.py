@@ -212,10 +212,13 @@ def pinned_frames_belong_to_the_granter(s: State, granter: DomId, ref: GrantRef)
 
 @invariant("INV-GNT-WINDOW", over="active_grant", fulfils=("SR-GNT-1", "SR-GNT-11"))
 def whole_pages_have_no_window(s: State, granter: DomId, ref: GrantRef) -> bool:
-    """A grant in use that is not a sub-page grant covers its whole page; the start of a window has 15 bits."""
+    """A grant in use that is not a sub-page grant covers its whole page, and was granted so. The start of a window has
+    15 bits.
+    """
     active = s.active_grant[granter, ref]
     return both(
         implies(is_pinned(active), active.start < 1 << 15),
+        implies(both(is_pinned(active), neg(active.sub_page)), neg(s.consent[granter, ref].sub_page)),
         implies(
             both(is_pinned(active), neg(active.sub_page)), both(active.start == 0, active.length == FRAME_LENGTH)
         ),
@@ -388,6 +391,20 @@ def device_uses_are_counted(s: State, domain: DomId, mfn: Mfn) -> bool:
     )
 
 
+@invariant("INV-GNT-DEVICE-USED", over="device_use", fulfils="SR-GNT-4", except_for=("DEV-10",))
+def device_uses_have_a_mapping(s: State, domain: DomId, mfn: Mfn) -> bool:
+    """What counts as in use by a domain's devices is mapped through a grant, also while the domain is being destroyed:
+    nothing is left to a later domain with the same id.
+    """
+    use = s.device_use[domain, mfn]
+    return both(
+        use.readers <= count(s.mapping, _uses_to_read, domain, mfn),
+        use.writers <= count(s.mapping, _uses_to_write, domain, mfn),
+        implies(both(s.domain[domain].status == Status.ALIVE, neg(has_direct_devices(s, domain))),
+                use.readers + use.writers == 0),
+    )
+
+
 @invariant("INV-GNT-DEVICE-ROW", over="p2m", fulfils=("SR-GNT-1", "SR-GNT-2"), except_for=("DEV-10",))
 def device_rows_have_uses(s: State, domain: DomId, gfn: Gfn) -> bool:
     """What a running domain's devices reach one to one is a frame that it maps through a grant, with no more rights."""
@@ -422,6 +439,25 @@ def grant_rows_reach_what_was_granted(s: State, domain: DomId, gfn: Gfn) -> bool
 
 
 # ---- who may change what
+
+
+@two_state("TWO-GNT-COPY-WINDOW", over="copied", fulfils=("SR-GNT-11", "SR-GNT-13"))
+def copies_stay_within_the_window(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId) -> bool:
+    """A copy reads and writes only for its caller, only pages that it has claimed, and only within what was granted of
+    them.
+    """
+    done = new.copied[domain, vcpu]
+    source, destination = old.copy_side[domain, vcpu, SOURCE], old.copy_side[domain, vcpu, Index(1)]
+    return implies(
+        neg(done.moment == old.copied[domain, vcpu].moment),
+        both(
+            actor == domain, source.claimed, destination.claimed,
+            done.source + done.length <= FRAME_LENGTH, done.destination + done.length <= FRAME_LENGTH,
+            source.start <= done.source, done.source + done.length <= source.start + source.length,
+            destination.start <= done.destination,
+            done.destination + done.length <= destination.start + destination.length,
+        ),
+    )
 
 
 @two_state("TWO-GNT-NEW-MAPPING", over="mapping", fulfils="SR-GNT-1")

@@ -177,7 +177,8 @@ def _map_unused(s: State, wish: Wish) -> Outcome[State]:
     entered = _enter(marked.state, wish, mfn)
     if entered.kind != Kind.DONE:
         return partial(reduce_status(entered.state, granter, ref, wish.readonly), entered.code)
-    after = record_consent(entered.state, granter, ref, marked.output["entry"], wish.readonly, gfn)
+    entry = marked.output["entry"]
+    after = record_consent(entered.state, granter, ref, entry, wish.readonly, gfn, sub_page=entry.sub_page)
     after = add_pin(
         after, granter, ref, wish.readonly,
         domid=wish.caller, mfn=mfn, start=0, length=FRAME_LENGTH, sub_page=False, trans_domid=granter, trans_ref=ref,
@@ -196,7 +197,8 @@ def _map_to_write(s: State, wish: Wish) -> Outcome[State]:
     entered = _enter(marked.state, wish, active.mfn)
     if entered.kind != Kind.DONE:
         return partial(reduce_status(entered.state, granter, ref, wish.readonly), entered.code)
-    after = record_consent(entered.state, granter, ref, marked.output["entry"], wish.readonly, Gfn(0))
+    entry = marked.output["entry"]
+    after = record_consent(entered.state, granter, ref, entry, wish.readonly, Gfn(0), sub_page=entry.sub_page)
     return _recorded(add_pin(after, granter, ref, wish.readonly), wish, active.mfn)
 
 

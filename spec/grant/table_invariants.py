@@ -30,7 +30,9 @@ from spec.language import (
     neg,
     one_of,
     two_state,
+    within,
 )
+from spec.memory.frames import WORDS
 from spec.memory.p2m import RAM, is_writable
 from spec.state import CopySide, P2mEntry, State, Status, Use
 
@@ -210,6 +212,26 @@ def versions_change_when_unused(old: State, new: State, actor: DomId, granter: D
     return implies(
         neg(old.domain[granter].grant_version == new.domain[granter].grant_version),
         either(ref < RESERVED_ENTRIES, neg(is_pinned(old.active_grant[granter, ref]))),
+    )
+
+
+def _is_cleared(old: State, new: State, domain: DomId, mfn: Mfn, i: Index) -> Boolean:
+    """The step has cleared this word of a table whose version changes, or is meant to: behind the entries that stay."""
+    before, after = old.version_change[domain], new.version_change[domain]
+    changed = neg(old.domain[domain].grant_version == new.domain[domain].grant_version)
+    kept = ite(new.domain[domain].grant_version == 1, RESERVED_ENTRIES, 2 * RESERVED_ENTRIES)
+    return either(
+        both(changed, mfn == old.grant_frame[domain, 0].mfn, i >= kept),
+        both(after.cleared == before.cleared + 1, mfn == old.grant_frame[domain, after.cleared].mfn),
+    )
+
+
+@two_state("TWO-GNT-VERSION-CLEARS", over="word", fulfils=("SR-GNT-10", "SR-GNT-1"))
+def versions_change_with_empty_entries(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
+    """When the version of a table changes no entry but the reserved ones grants anything: its words are cleared."""
+    return implies(
+        both(old.domain[actor].status == Status.ALIVE, within(i, 0, WORDS), _is_cleared(old, new, actor, mfn, i)),
+        new.word[mfn, i].raw == 0,
     )
 
 

@@ -23,8 +23,17 @@ from spec.language import (
     neg,
     one_of,
     two_state,
+    within,
 )
-from spec.memory.frames import LAST_FRAME, is_foreign_of, is_grant_use_of, is_orphan_of, is_page_of, is_release_of
+from spec.memory.frames import (
+    LAST_FRAME,
+    WORDS,
+    is_foreign_of,
+    is_grant_use_of,
+    is_orphan_of,
+    is_page_of,
+    is_release_of,
+)
 from spec.memory.p2m import DEVICE, FOREIGN, RAM, is_executable, is_live, is_writable
 from spec.state import FIRST_RESERVED, NOBODY, P2mType, State, Status, Use
 
@@ -273,6 +282,15 @@ def owners_change_through_the_heap(old: State, new: State, actor: DomId, mfn: Mf
                 neg(after.unclean), neg(after.dirty),
             ),
         ),
+    )
+
+
+@two_state("TWO-WORD-TABLE", over="word", fulfils=("SR-MEM-1", "SR-MEM-4"))
+def table_pages_begin_empty(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
+    """A frame that becomes a page for stage-2 tables is cleared: nothing that it held is taken for a mapping."""
+    return implies(
+        both(old.frame[mfn].use != Use.TABLE, new.frame[mfn].use == Use.TABLE, within(i, 0, WORDS)),
+        new.word[mfn, i].raw == 0,
     )
 
 
