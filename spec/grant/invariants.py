@@ -33,6 +33,7 @@ from spec.language import (
     one_of,
     two_state,
 )
+from spec.memory.p2m import is_any_ram
 from spec.state import ActiveGrant, CopySide, Mapping, P2mEntry, P2mType, Release, State, Status, Use
 
 SOURCE = Index(0)
@@ -366,6 +367,12 @@ def copy_sides_are_consistent(s: State, domain: DomId, vcpu: VcpuId, side: Index
     )
 
 
+@invariant("INV-GNT-COPY-BOTH", over="copied", fulfils="SR-GNT-13")
+def both_domains_are_known(s: State, domain: DomId, vcpu: VcpuId) -> bool:
+    """A copy has looked up both domains or none, so none is kept from its end by a copy that is over."""
+    return s.copy_side[domain, vcpu, SOURCE].known == s.copy_side[domain, vcpu, Index(1)].known
+
+
 # ---- devices
 
 
@@ -508,6 +515,24 @@ def grant_rows_come_with_their_mapping(old: State, new: State, actor: DomId, dom
             neg(is_live(old.mapping[domain, after.handle])),
         ),
     )
+
+
+def _released_by(row: Release, domain: DomId, _slot: Handle, mapper: DomId) -> Boolean:
+    return both(row.held, domain == mapper)
+
+
+def _released_frame(row: Release, domain: DomId, _slot: Handle, mapper: DomId, mfn: Mfn) -> Boolean:
+    return both(row.held, domain == mapper, row.mfn == mfn)
+
+
+@two_state("TWO-GNT-UNMAP-ROW", over="p2m", fulfils=("SR-GNT-7", "SR-MEM-12"))
+def unmapping_takes_the_granted_frame(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """When a mapping is given up, no memory is unmapped but the frame that was granted."""
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    released = count(new.release, _released_by, domain) > count(old.release, _released_by, domain)
+    taken = count(new.release, _released_frame, domain, before.mfn) > count(
+        old.release, _released_frame, domain, before.mfn)
+    return implies(both(released, is_any_ram(before), after.type == P2mType.INVALID), taken)
 
 
 @two_state("TWO-GNT-ACTIVE-FIXED", over="active_grant", fulfils="SR-GNT-2", catches=("XSA-500",))

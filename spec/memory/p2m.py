@@ -138,6 +138,15 @@ def cache_mapping(s: State, domain: DomId, gfn: Gfn) -> Outcome[State]:
                       executable=is_executable(row)))
 
 
+@transition(actor="domain")
+def forget_mapping(s: State, domain: DomId, gfn: Gfn) -> Outcome[State]:
+    """A TLB gives up a translation: the hardware does so at any time.
+
+    Source: Arm DDI 0487, Translation Lookaside Buffers.
+    """
+    return accept(put(s, "tlb", (domain, gfn), present=False))
+
+
 # ---- insertion
 
 

@@ -2,16 +2,19 @@
 
 - ``nothing``: each mutated step gives the same answer and leaves the same state as the step of the specification.
 - ``answer``: it leaves the same state, or the state as it was, and answers something else.
-- ``call``: it does what a call of the same domain with one other argument does to that state; so what it changes is
-  which calls are refused, and whatever it leads to, the specification leads to as well.
+- ``call``: it does what a call of the same domain with one other argument does to that state, or what the same call
+  does if a peer has stored another word by the time that it is read; so what it changes is which calls are refused, and
+  whatever it leads to, the specification leads to as well.
 - ``state``: anything else, and whatever could not be proved to be one of the above.
 
 Let p be a mutated path, and q the paths of the specification, for the same arguments or with one of them replaced.
 The state satisfies every invariant and the conditions of p.  It is proved that it satisfies the conditions of some q,
 and that p and each such q leave the same state: every field of every table, at a key about which nothing is known;
-fields that exist for the proof alone are not looked at.  What p reads of a peer's writing, q reads too, read by read:
-the specification allows whatever is read, so this is one of its behaviours.  Where p ends in a deviation, for which
-no property is claimed, q must do so as well.
+fields that exist for the proof alone are not looked at, and a TLB may have given up translations (``forget_mapping``).
+What p reads of a peer's writing, q reads too, read by read,
+or for one read a word that is chosen here: the specification allows whatever is read, so this is one of its behaviours.
+Where p ends in a deviation, for which no property is claimed, q must do so as well; and where p may leave a field's
+range, q must, too.
 """
 
 from __future__ import annotations
@@ -24,12 +27,13 @@ from typing import Any
 
 import attrs
 
+from proofs.engine import symbols
 from proofs.engine import terms as T
 from proofs.engine.hypotheses import Closure
 from proofs.engine.obligations import Theory, TransitionProof, fresh_key
 from proofs.engine.solvers import UNSAT
 from proofs.engine.symbolic_tables import Log, recording
-from proofs.engine.symbols import Path, lift, unbranched, wrap
+from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
@@ -40,6 +44,8 @@ from tests.mutants.systematic import GHOSTS
 SAME, ANSWER, OTHER_CALL, OTHER_STATE = "nothing", "answer", "call", "state"
 ORDER = [SAME, ANSWER, OTHER_CALL, OTHER_STATE]
 Paths = list[tuple[Path, Log]]
+PEERS = (0, (1 << 64) - 1)
+"""Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
 
 
 def _contradict(p: Path, q: Path) -> bool:
@@ -55,6 +61,25 @@ def _changed(p: Path, q: Path) -> Iterator[str]:
             yield each.name
 
 
+@contextlib.contextmanager
+def peers_said(names: set[str], other: str = "", value: int = 0) -> Iterator[None]:
+    """Note the names of the words that peers have stored; the one called ``other`` is this value."""
+    plain = symbols.fresh
+
+    def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT) -> T.Term:
+        term = plain(stem, bounds, sort)
+        if stem != PEER_WORD:
+            return term
+        names.add(term.args[0])
+        return T.number(value) if term.args[0] == other else term
+
+    symbols.fresh = fresh
+    try:
+        yield
+    finally:
+        symbols.fresh = plain
+
+
 class Comparison:
     """The steps that a mutant changes, against those of the specification."""
 
@@ -62,29 +87,34 @@ class Comparison:
         self._proof = TransitionProof(theory, theory.transitions[name])
         self._mutant, self._until = mutant, until
         self._known: dict[tuple[str, Any], Paths] = {}
+        self._peers: set[str] = set()
 
     def verdict(self) -> str:
         """How much the mutant changes."""
         unchanged = Unchanged(self._proof)
-        with applied(self._mutant):
+        with applied(self._mutant), peers_said(self._peers):
             after = [(path, log) for path, log in self._proof.paths() if not unchanged.has(path)]
         return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
 
     def _path(self, path: Path, log: Log) -> str:
-        if not path.overflows and self._is_idle(path, log):
+        if self._stays_in_range(path, log) and self._is_idle(path, log):
             twin = self._twin(path, log, self._paths("", None))
             return SAME if twin == SAME else ANSWER
         found = self._against(path, log, self._paths("", None))
         if found != OTHER_STATE:
             return found
-        others = list(self._others())
+        others = [*self._others(), *((name, value) for name in sorted(self._peers) for value in PEERS)]
         if any(self._twin(path, log, self._paths(name, value), ask=False) != OTHER_STATE for name, value in others):
             return OTHER_CALL
         spoken = set(re.findall(r"\w+", self._mutant.words))
-        others.sort(key=lambda each: each[0] not in spoken)
+        others.sort(key=lambda each: (each[0] not in spoken, each[0] not in self._peers))
         if any(self._against(path, log, self._paths(name, value)) != OTHER_STATE for name, value in others):
             return OTHER_CALL
         return OTHER_STATE
+
+    def _stays_in_range(self, path: Path, log: Log) -> bool:
+        """No field can leave its range on the path."""
+        return self._follows(path.conditions, [log], T.conjunction(*[fact for fact, _ in path.overflows]))
 
     def _is_idle(self, path: Path, log: Log) -> bool:
         """The path leaves the state as it was, which every state allows."""
@@ -107,7 +137,10 @@ class Comparison:
                 yield name, value
 
     def _paths(self, name: str, value: Any) -> Paths:
-        """The paths of the specification, with an argument replaced."""
+        """The paths of the specification, with an argument replaced, or a word that a peer has stored."""
+        if (name, value) not in self._known and name in self._peers:
+            with peers_said(set(), name, value):
+                self._known[name, value] = list(self._proof.paths())
         if (name, value) not in self._known:
             given = self._proof.arguments
             if name:
@@ -158,7 +191,7 @@ class Comparison:
         # do the two ever meet?
         if self._follows(conditions, [p_log, q_log], T.boolean(value=False)):
             return SAME
-        if p.overflows and [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows]:
+        if [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows] and not self._stays_in_range(p, p_log):
             return OTHER_STATE
         for table in _changed(p, q):
             with recording() as log:
@@ -193,7 +226,10 @@ class Comparison:
                 if (table, name) not in GHOSTS:
                     a, b = lift(getattr(one, name), hint), lift(getattr(other, name), hint)
                     found.append(T.iff(a, b) if hint == "bool" else T.equal(a, b))
-            return wrap(T.conjunction(*found))
+            same = T.conjunction(*found)
+            if table == "tlb":
+                same = T.disjunction(same, T.negate(lift(getattr(p.result.state, table)[key].present, "bool")))
+            return wrap(same)
 
         return lift(unbranched(compared_rows), "bool")
 

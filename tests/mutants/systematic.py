@@ -13,14 +13,14 @@ from tests.mutants.mutation import Mutant, source_of
 
 FLIP: dict[type, type] = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt}
 EFFECTS = ("put", "fill")
-CHOICE = "rule of a choice dropped"
+CHOICE = "rule of a choice spoiled"
 """What an implementation may choose, and in which order steps follow one another: no code of Xen's, so a kind apart."""
 GHOSTS = {
     ("frame", "pool"), ("frame", "root"), ("frame", "lost"), ("word", "secret"), ("p2m", "handle"), ("p2m", "stale"),
     ("iomem", "left"), ("mapping", "gfn"), ("mapping", "mfn"),
 }
 """Fields that exist for the proof only: they are no part of a machine, and to forget one is no flaw of Xen."""
-GHOST_TABLES = ("argument", "claim", "consent")
+GHOST_TABLES = ("argument", "claim", "consent", "copied")
 RELEASES = ("put_", "drop_", "release_", "reduce_", "scrub", "clean")
 
 
@@ -33,6 +33,11 @@ def _is_ghost(node: ast.Call, field: str) -> bool:
     table = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else ""
     fields = [field] if field else [each.arg or "" for each in node.keywords]
     return table in GHOST_TABLES or bool(fields and all((str(table), each) in GHOSTS for each in fields))
+
+
+def _is_rule(node: ast.AST) -> bool:
+    """A statement that says which choices are legal."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _name(node.value.func) == "legal"
 
 
 def _is_property(tree: ast.FunctionDef) -> bool:
@@ -67,8 +72,10 @@ def changed(tree: ast.FunctionDef, position: int, change: Callable[[ast.AST], as
 
 def _sites(tree: ast.FunctionDef) -> Iterator[Site]:
     """Every place that can be mutated."""
+    rules = {id(each) for node in ast.walk(tree) if _is_rule(node) for each in ast.walk(node)}
     for position, node in enumerate(ast.walk(tree)):
-        yield from conditions(position, node)
+        for _, kind, change in conditions(position, node):
+            yield position, CHOICE if id(node) in rules else kind, change
         if isinstance(node, ast.Call) and _name(node.func) in EFFECTS and not _is_ghost(node, ""):
             yield position, "update dropped", lambda n: n.args[0]  # type: ignore[attr-defined]
             for which in range(len(node.keywords)):
@@ -77,7 +84,7 @@ def _sites(tree: ast.FunctionDef) -> Iterator[Site]:
         if isinstance(node, ast.Call) and _name(node.func).startswith(RELEASES) \
                 and node.args and _name(node.args[0]) == "s":
             yield position, "release dropped", lambda n: n.args[0]  # type: ignore[attr-defined]
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and _name(node.value.func) == "legal":
+        if _is_rule(node):
             yield position, CHOICE, lambda _: ast.Pass()
 
 
