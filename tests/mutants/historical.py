@@ -120,9 +120,9 @@ HISTORICAL: list[Mutant] = [
           "a grant in use is copied to although its entry names another page by now, on which the reference is taken",
           "    if repaired and mixed:\n"
           "        return partial(reduce_status(marked.state, granter, ref, False), GNTST_GENERAL_ERROR)\n"
-          '    after = record_consent(marked.state, granter, ref, marked.output["entry"], False, Gfn(0))\n'
+          '    after = record_consent(marked.state, granter, ref, marked.output["entry"], False, Gfn(0), sub_page=sub_page)\n'
           '    after = happens(add_pin(frames.get_page(after, page), granter, ref, False), "dev11", mixed)\n',
-          '    after = record_consent(marked.state, granter, ref, marked.output["entry"], False, Gfn(0))\n'
+          '    after = record_consent(marked.state, granter, ref, marked.output["entry"], False, Gfn(0), sub_page=sub_page)\n'
           "    after = add_pin(frames.get_page(after, page), granter, ref, False)\n"
           "    if not repaired:\n"
           '        after = happens(after, "dev11", mixed)\n'),

@@ -68,7 +68,7 @@ def test_small_scope__finds_a_state_for_an_answer_that_is_given_and_none_for_ano
 
 @pytest.mark.parametrize("name", ["get_version", "take_vmid"])
 def test_reach__accounts_for_every_answer_of_a_simple_step(name: str) -> None:
-    rows = reach(seconds=2.0, names=(name,))
+    rows = reach(seconds=20.0, names=(name,))
     assert [True] * len(rows) == [row.holds for row in rows]
     assert len(rows) > 0
 
