@@ -16,7 +16,7 @@ SELF := --config-settings editable_mode=compat --editable
 PACKAGES := $(wildcard spec proofs bulkhead impl)
 ARGS ?=
 
-.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz vendor-boards pins clean
+.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz walks vendor-boards pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -61,6 +61,9 @@ audit: .venv/.audit ## every verdict again: with 20 seeds, of untouched rows too
 
 fuzz: .venv/.stamp ## random guests on the specification and on impl/fast: SECONDS=60 SEED=… BOARD=…
 	@$(BIN)/bulkhead fuzz --seconds $(or $(SECONDS),60) $(if $(SEED),--seed $(SEED)) $(if $(BOARD),--board $(BOARD)) $(ARGS)
+
+walks: .venv/.stamp ## walk millions of addresses by the specification and by impl/fast: ADDRESSES=… SEED=…
+	@$(BIN)/python -m bulkhead.fuzz.walks --addresses $(or $(ADDRESSES),1000000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 vendor-boards: .venv/.stamp ## fetch Debian's own device trees and read every one of them
 	@$(BIN)/python -m impl.boards.vendor

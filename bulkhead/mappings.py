@@ -196,7 +196,7 @@ def _mapping(leaf: walk.Leaf, shape: Geometry) -> Mapping:
     else:
         valid = HARDWARE if leaf.hardware else HYPERVISOR
     return Mapping(leaf.gfn * PAGE, leaf.frame * PAGE, leaf.pages * PAGE, entry.type, entry.read, entry.write,
-                   entry.read and not entry.xn, valid)
+                   walk.may_fetch(entry, shape.arm32), valid)
 
 
 def _merge(leaves: Iterable[Mapping]) -> tuple[tuple[Mapping, ...], tuple[Mapping, ...]]:

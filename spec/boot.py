@@ -267,7 +267,7 @@ def boot_tables(geometry: Geometry, pool: range = range(0x100, 0x130), memory: r
     s = put(
         empty(TableState), "shape", ONE,
         start_level=U8(geometry.start_level), root_pages=U8(geometry.root_pages), ipa_frames=geometry.ipa_frames,
-        output_frames=geometry.output_frames, outside_level=U8(geometry.outside_level),
+        output_frames=geometry.output_frames, arm32=geometry.arm32,
     )
     s = fill(s, "table_frame", span(pool.start, len(pool)), lambda _row, _mfn: {"use": TableUse.POOL})
     return fill(s, "table_frame", span(memory.start, len(memory)), lambda _row, _mfn: {"use": TableUse.MEMORY})

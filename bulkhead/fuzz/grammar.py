@@ -512,7 +512,11 @@ class Grammar:
         """(granter, reference) of a grant to the domain, as the tables stand now; else any."""
         rng, machine = self.rng, self.machine
         found: list[tuple[int, int]] = []
-        if rng.random() < 0.9:
+        if rng.random() < 0.06:
+            # one that is in use, mostly by somebody else
+            found = [(granter.id, ref) for granter in machine.domains.values() if granter.grant_table is not None
+                     for ref in granter.grant_table.array("pin")[:REFS].nonzero()[0].tolist()]
+        elif rng.random() < 0.9:
             for granter in machine.domains.values():
                 table = granter.grant_table
                 if table is None or not table.shared:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from struct import pack
 from typing import Any, Final
@@ -236,6 +236,7 @@ class Program:
 SEEDS: dict[str, Seed] = {}
 OF_VERSION_2: Final = frozenset({
     "versions-go-round", "version-2-is-left", "transitive-grants", "parts-of-pages",
+    "transitive-grants-change-while-in-use", "version-2-is-left-with-odd-entries", "entries-are-swapped",
     "version-2-is-left-while-a-status-frame-is-held", "version-2-is-left-with-two-status-frames",
 })
 """Programs about grant tables of version 2."""
@@ -310,12 +311,7 @@ def claims_and_what_they_leave(p: Program) -> None:
 @_seed
 def heap_is_exhausted(p: Program) -> None:
     """dom0 and domU 1 take all memory that is left; then nothing can be had by anybody."""
-    p.control(domctl.MAX_MEM, 1, pack("<Q", 4 * 100000))
-    p.control(domctl.MAX_MEM, 0, pack("<Q", 4 * 100000))
-    for order in (9, 9, 9, 9, 9, 9, 9, 9, 5, 5, 4, 3, 2, 1, 0, 0, 0):
-        p.reservation(0, abi.XENMEM_increase_reservation, [], count=3, order=order)
-    for _ in range(12):
-        p.reservation(0, abi.XENMEM_increase_reservation, [], count=7, order=0)
+    take_everything(p)
     for number in (1, 2):
         p.table(number)
         p.reservation(number, abi.XENMEM_populate_physmap, [SPARE_GFN])
@@ -549,6 +545,9 @@ def entries_are_rewritten_while_in_use(p: Program) -> None:
     p.table(1)
     p.offer(1, 9, 2, p.gfn(1, 0))
     p.map(2, [(SPARE_GFN, 6, 9, 1)])
+    for other in (0, 1, 3):
+        p.map(other, [(SPARE_GFN, 6, 9, 1), (SPARE_GFN, 2, 9, 1)])
+        p.copy(other, [(9, 1, 0, p.gfn(other, 0), SELF, 0, 8, 1), (p.gfn(other, 0), SELF, 0, 9, 1, 0, 8, 2)])
     p.offer(1, 9, 2, p.gfn(1, 5), flags=0)
     p.map(2, [(SPARE_GFN + 1, 6, 9, 1), (SPARE_GFN + 2, 2, 9, 1)])
     p.offer(1, 9, 3, p.gfn(1, 5), flags=1)
@@ -831,6 +830,911 @@ def reservations_at_the_edges(p: Program) -> None:
     p.control(domctl.MAX_MEM, 1, pack("<Q", 0))
     p.reservation(1, abi.XENMEM_populate_physmap, [SPARE_GFN])
     p.reservation(1, abi.XENMEM_increase_reservation, [], count=1)
+
+
+@_seed
+def accesses_across_the_end_of_a_page(p: Program) -> None:
+    """Loads and stores that begin in one page and end in another: RAM, read-only, of a device, or none at all."""
+    device = p.config.domains[0].iomem[0][0]
+    p.table(1)
+    p.offer(1, 9, 2, p.gfn(1, 0), flags=5)
+    p.map(2, [(SPARE_GFN + 1, 6, 9, 1)])
+    p.reservation(2, abi.XENMEM_populate_physmap, [SPARE_GFN, SPARE_GFN + 2])
+    p.control(domctl.IOMEM_PERMISSION, 2, pack("<QQB", device, 1, 1))
+    p.control(domctl.MEMORY_MAPPING, 2, pack("<QQQII", SPARE_GFN + 3, device, 1, 1, 0))
+    p.store(1, p.gfn(1, 0) << 12, 0x1122334455667788)
+    for gfn in (p.gfn(2, 0), p.gfn(2, 1), SPARE_GFN, SPARE_GFN + 2):
+        p.store(2, gfn << 12, 0x0102030405060708)
+        p.store(2, (gfn << 12) + 4088, 0x1112131415161718)
+    for gfn in (p.gfn(2, 0), SPARE_GFN - 1, SPARE_GFN, SPARE_GFN + 1, SPARE_GFN + 2, SPARE_GFN + 3, SPARE_GFN + 4):
+        for size, before in ((8, 3), (4, 3), (2, 1), (8, 8), (1, 1)):
+            at = (gfn + 1 << 12) - before
+            p.load(2, at, size)
+            p.store(2, at, (1 << 8 * size) - 2, size)
+            p.load(2, at, size)
+    for kind in ("store", "load"):
+        p.world.run((kind, 2, 0, (1 << p.world.machine.ipa_bits) - 4, 8, *([5] if kind == "store" else [])))
+    for gfn in (SPARE_GFN, SPARE_GFN + 1, SPARE_GFN + 3, SPARE_GFN + 4, TABLE_GFN):
+        p.world.run(("fetch", 2, 0, gfn << 12))
+        p.world.run(("fetch", 1, 0, gfn << 12))
+
+
+@_seed
+def frames_of_xen_are_given_to_guests(p: Program) -> None:
+    """What was in grant frames, status frames, shared_info and pages of the dead is not read by who comes next."""
+    for number in (1, 2):
+        p.table(number)
+        p.version(number, 2)
+        p.add(number, abi.XENMAPSPACE_grant_table, 1 << 31, TABLE_GFN + 0x20)
+        p.store(number, (TABLE_GFN + 0x20 << 12) + 8, 0x77)
+    p.version(1, 1)
+    p.create(4, pages=16)
+    if p.has(4):
+        p.table(4, 2)
+        p.add(4, abi.XENMAPSPACE_shared_info, 0, TABLE_GFN + 0x40)
+        for gfn in (TABLE_GFN, TABLE_GFN + 1, TABLE_GFN + 0x40, DOMU_BASE + 6, DOMU_BASE + 9):
+            p.store(4, (gfn << 12) + 8, 0x5A5A5A5A)
+        p.store(1, (p.gfn(1, 0) << 12) + 8, 0x3333)
+        p.reservation(1, abi.XENMEM_decrease_reservation, [p.gfn(1, 0)])
+        p.destroy(4)
+    p.control(domctl.MAX_MEM, 2, pack("<Q", 4 * 100000))
+    for first in range(0, 1 << 14, 512):
+        before = p.domain(2).tot_pages if p.has(2) else 0
+        p.reservation(2, abi.XENMEM_populate_physmap, [BLOCK_GFN + first], order=9)
+        if not p.has(2) or p.domain(2).tot_pages == before:
+            break
+    for first in range(0, 1 << 10, 64):
+        p.reservation(2, abi.XENMEM_populate_physmap, [0x60800 + first + i for i in range(64)])
+
+
+@_seed
+def pages_are_given_up_while_others_use_them(p: Program) -> None:
+    """A page that others have mapped, by a grant or as a foreign one, is given back; then its owner dies, and they."""
+    p.create(4, pages=16)
+    if not p.has(4):
+        return
+    p.table(4)
+    p.offer(4, 9, 1, DOMU_BASE + 6)
+    p.offer(4, 10, 1, DOMU_BASE + 7, flags=5)
+    p.map(1, [(SPARE_GFN, 2, 9, 4), (SPARE_GFN + 1, 6, 10, 4), (SPARE_GFN + 2, 6, 10, 4)])
+    p.foreign(0, 4, [(DOMU_BASE + 8, SPARE_GFN + 3), (DOMU_BASE + 6, SPARE_GFN + 4)])
+    p.control(domctl.SET_TARGET, 4, pack("<H", 3))
+    p.foreign(4, 3, [(p.gfn(3, 0), SPARE_GFN + 5), (p.gfn(3, 1), SPARE_GFN + 6)])
+    p.reservation(4, abi.XENMEM_decrease_reservation, [DOMU_BASE + 6, DOMU_BASE + 7, DOMU_BASE + 8, DOMU_BASE + 6])
+    p.reservation(3, abi.XENMEM_decrease_reservation, [p.gfn(3, 0)])
+    p.load(1, SPARE_GFN << 12)
+    p.load(0, SPARE_GFN + 3 << 12)
+    seen = p.control(domctl.DESTROYDOMAIN, 4, preempt=1)
+    for gfn in (SPARE_GFN + 5, SPARE_GFN + 6, DOMU_BASE + 10):
+        p.remove(0, gfn, domid=4)
+        p.reservation(0, abi.XENMEM_decrease_reservation, [gfn], domid=4)
+    p.add(0, abi.XENMAPSPACE_shared_info, 0, SPARE_GFN + 9, domid=4)
+    p.add(0, abi.XENMAPSPACE_grant_table, 1, SPARE_GFN + 9, domid=4)
+    p.resource(0, 4, [SPARE_GFN + 10], frame=1)
+    p.control(domctl.GETDOMAININFO, 4)
+    p.finish(0, seen)
+    p.destroy(4)
+    p.control(domctl.GETDOMAININFO, 4)
+    for gfn in (SPARE_GFN, SPARE_GFN + 1, SPARE_GFN + 2):
+        p.unmap(1, [(gfn, handle) for handle in p.handles(1)[:1]])
+    p.remove(0, SPARE_GFN + 3)
+    p.remove(0, SPARE_GFN + 4)
+
+
+@_seed
+def frames_of_xen_are_mapped_twice(p: Program) -> None:
+    """Grant frames and shared_info at a second place, over other pages, moved after a removal, beyond the tables."""
+    top = 1 << p.world.machine.ipa_bits - 12
+    for number in (0, 1, 3):
+        for space, idx in ((abi.XENMAPSPACE_shared_info, 0), (abi.XENMAPSPACE_grant_table, 0),
+                           (abi.XENMAPSPACE_grant_table, 1)):
+            for gfn in (top, top - 1, SPARE_GFN + 1, SPARE_GFN + 2, SPARE_GFN + 1):
+                p.add(number, space, idx, gfn)
+            p.remove(number, top - 1)
+            p.add(number, space, idx, p.gfn(number, 4))
+            p.store(number, p.gfn(number, 4) << 12, 0x11)
+            p.grant_op(number, g.GNTTABOP_setup_table, g.SETUP.pack(SELF, 2, 0, p.page(number, 5)), 1)
+            p.foreign(0, number, [(p.gfn(number, 4), SPARE_GFN + 8)])
+            p.reservation(number, abi.XENMEM_decrease_reservation, [p.gfn(number, 4)])
+            p.add(number, space, idx, p.gfn(number, 4))
+        p.add(number, abi.XENMAPSPACE_shared_info, 1, SPARE_GFN + 3)
+        for idx in (p.config.opt_max_grant_frames - 1, p.config.opt_max_grant_frames, 1 << 31, 1 << 31 | 1,
+                    1 << 32, abi.MASK32, abi.MASK64):
+            p.add(number, abi.XENMAPSPACE_grant_table, idx, SPARE_GFN + 4)
+            p.remove(number, SPARE_GFN + 4)
+
+
+@_seed
+def dom0_maps_grants_behind_an_iommu(p: Program) -> None:
+    """Readers and writers of one page come and go: the 1:1 entry of the IOMMU follows, one frame at a time."""
+    p.table(0)
+    p.table(1)
+    for ref in (9, 10, 11):
+        p.offer(1, ref, 0, p.gfn(1, ref))
+        p.offer(0, ref, 0, p.gfn(0, ref))
+    for order in ((6, 2), (2, 6), (6, 6, 2), (2, 2), (6, 6), (2, 6, 2, 6)):
+        for ref in (9, 10):
+            before = set(p.handles(0))
+            for number, flags in enumerate(order):
+                p.map(0, [(SPARE_GFN + number, flags, ref, 1)])
+            taken = [handle for handle in p.handles(0) if handle not in before]
+            for number, handle in enumerate(taken if ref == 9 else taken[::-1]):
+                p.unmap(0, [(SPARE_GFN + (number if ref == 9 else len(taken) - 1 - number), handle)])
+    # over a 1:1 entry, and what is there when it goes
+    frame = p.domain(1).p2m.find(p.gfn(1, 11))[0]
+    p.map(0, [(SPARE_GFN, 2, 11, 1)])
+    p.load(0, frame << 12)
+    p.store(0, (frame << 12) + 8, 7)
+    p.map(0, [(frame, 6, 11, 1), (SPARE_GFN + 1, 6, 11, 1)])
+    p.load(0, frame << 12)
+    p.map(0, [(SPARE_GFN + 2, 2, 9, 0), (SPARE_GFN + 3, 6, 10, 0)])
+    for handle in p.handles(0):
+        for gfn in (SPARE_GFN, SPARE_GFN + 1, SPARE_GFN + 2, SPARE_GFN + 3, frame):
+            p.unmap(0, [(gfn, handle)])
+
+
+@_seed
+def control_calls_at_their_edges(p: Program) -> None:
+    """Each domctl with the numbers at which a rule of it ends."""
+    device = p.config.domains[0].iomem[0][0]
+    p.control(domctl.CREATEDOMAIN, 4, CREATION)
+    for domid in (2, 4):
+        for size in (32, 16, 64, 0, 65):
+            p.control(domctl.SET_ADDRESS_SIZE, domid, pack("<I", size))
+    for domid, number in ((4, 0), (4, 2), (4, 1), (4, 1), (0, 2), (3, 2), (3, 1), (99, 1)):
+        p.control(domctl.SETVCPUCONTEXT, 4, pack("<IIQ", 0, 0, p.page(0, 2)))
+        p.control(domctl.MAX_VCPUS, domid, pack("<I", number))
+    p.control(domctl.UNPAUSEDOMAIN, 4)
+    p.control(domctl.GETDOMAININFO, 4)
+    contexts_in_every_mode(p)
+    for domid in (0, 1, 2, 3, 4, 5, 0x7FEF, 0x7FF0, 0xFFFF):
+        p.control(domctl.GETDOMAININFO, domid)
+    p.control(domctl.GETDOMAININFO, 2, number=1)
+    p.control(domctl.GETDOMAININFO, 99, number=1)
+    p.control(domctl.GETDOMAININFO, 1, number=1)
+    for limit in (0, 3, 4, 800, (1 << 34) - 1, 1 << 34, abi.MASK64):
+        p.control(domctl.MAX_MEM, 2, pack("<Q", limit))
+        p.memory_op(2, abi.XENMEM_maximum_reservation, pack("<H", SELF))
+        p.control(domctl.GETDOMAININFO, 2)
+    for size in (1 << 32, 1 << 63, abi.MASK64 - 4095, 33 << 12, (33 << 12) + 1, (34 << 12) - 1, 33 << 12, 0, 32 << 12):
+        seen = p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 2, pack("<Q", size), preempt=2)
+        # a pool without bounds takes all frames there are, one by one: it is given up
+        p.finish(0, seen) if size < 1 << 32 else None
+        p.control(domctl.GET_PAGING_MEMPOOL_SIZE, 2)
+    for domid, target in ((4, 4), (4, 99), (4, 0x7FF0), (4, 2), (4, 3), (1, 3), (2, 2)):
+        p.control(domctl.SET_TARGET, domid, pack("<H", target))
+    p.control(domctl.CREATEDOMAIN, 5, CREATION)
+    p.control(domctl.SET_TARGET, 5, pack("<H", 4))
+    p.destroy(4)
+    p.control(domctl.GETDOMAININFO, 4)
+    p.destroy(5)
+    p.control(domctl.GETDOMAININFO, 4)
+    p.control(domctl.SETDOMAINHANDLE, 2, bytes(range(16)))
+    p.control(domctl.GETDOMAININFO, 2)
+    for start, number in ((0, 0), (0, 1 << 18), (0, (1 << 18) + 1), (abi.MASK64, 1), (abi.MASK64, 2), (abi.MASK32, 2),
+                          (abi.MASK64 - 5, 5), (abi.MASK64 - 5, 6)):
+        p.control(domctl.CACHEFLUSH, 2, pack("<QQ", start, number))
+    for domid in (0, 2, 3, 99):
+        for command in (domctl.RESUMEDOMAIN, domctl.UNPAUSEDOMAIN, domctl.PAUSEDOMAIN, domctl.GETDOMAININFO,
+                        domctl.UNPAUSEDOMAIN, domctl.UNPAUSEDOMAIN, domctl.SETTIMEOFFSET, 1000, 0, 64, 28, 79):
+            p.control(command, domid)
+            p.control(command, domid, number=2)
+    p.control(domctl.MEMORY_MAPPING, 99, pack("<QQQII", SPARE_GFN, device, 1, 1, 0))
+    for version in (0x14, 0x16, 0):
+        p.put(0, p.page(0, 0) + 4, pack("<I", version))
+        p.call(0, abi.HYPERCALL_DOMCTL, p.page(0, 0))
+
+
+def contexts_in_every_mode(p: Program) -> None:
+    """Contexts of domains that can be started: vCPUs that there are, modes of the status registers."""
+    page = p.page(0, 2)
+    for domid, vcpu, context in ((0, 0, page), (2, 0, page), (2, 1, page), (3, 1, page), (3, 2, page), (2, 0, 0),
+                                 (4, 0, 0), (4, 0, 1 << 45), (4, 1, page), (4, 0, page)):
+        p.control(domctl.SETVCPUCONTEXT, domid, pack("<IIQ", vcpu, 0, context))
+        p.control(domctl.GETDOMAININFO, domid)
+    for online, status, saved, banks in (
+            *((1, 0x3C0 | mode, 0, 0) for mode in (0, 1, 4, 5, 8, 9, 12, 13, 0x10, 0x13, 0x16, 0x17, 0x1A, 0x1B, 0x1F)),
+            (1, 0x1D3, 0x10, 0), (1, 0x1D3, 0x3C5, 0), (1, 0x3C5, 0x3C9, 0), (1, 0x3C5, 0x3C4, 0), (1, 0x1D3, 0, 0x1D5),
+            (1, 0x1D3, 0, 0x1D1), (0, 0x3C5, 0, 0), (2, 0x3C5, 0, 0), (3, 0x3C5, 0, 0), (1, 0x1D3, 1 << 40, 0)):
+        p.put(0, page, pack("<Q", online))
+        p.put(0, page + 264, pack("<QQ4I", status, saved, 0, 0, 0, banks))
+        p.control(domctl.SETVCPUCONTEXT, 3, pack("<IIQ", 1, 0, page))
+        p.control(domctl.GETDOMAININFO, 3)
+        p.world.run(("load", 3, 1, p.page(3, 0), 8))
+
+
+@_seed
+def contexts_of_32_bits(p: Program) -> None:
+    """A domain of 32 bits is made on arm64: its registers, its status registers, what its aborts look like."""
+    p.control(domctl.CREATEDOMAIN, 4, CREATION)
+    p.control(domctl.MAX_VCPUS, 4, pack("<I", 1))
+    p.control(domctl.SET_ADDRESS_SIZE, 4, pack("<I", 32))
+    p.control(domctl.MAX_MEM, 4, pack("<Q", 4 * 64))
+    p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 4, pack("<Q", 32 << 12))
+    page = p.page(0, 2)
+    for status, saved, banks in ((0x3C5, 0, 0), (0x1DA, 0, 0), (0x1D3, 0x3C5, 0), (0x1D3, 1 << 40, 0), (0x1D3, 0,
+                                 0x3C5),
+                                 (0x1D3, 0, 0x1D7), (0x1D0, 0x1DF, 0x1DB)):
+        p.put(0, page, pack("<Q", 1))
+        p.put(0, page + 264, pack("<QQ4I", status, saved, 0, banks, 0, banks))
+        p.control(domctl.SETVCPUCONTEXT, 4, pack("<IIQ", 0, 0, page))
+    p.reservation(0, abi.XENMEM_populate_physmap, [DOMU_BASE + i for i in range(8)], domid=4)
+    p.control(domctl.SET_ADDRESS_SIZE, 4, pack("<I", 64))
+    p.control(domctl.UNPAUSEDOMAIN, 4)
+    p.load(4, SPARE_GFN << 12)
+    p.world.run(("fetch", 4, 0, SPARE_GFN << 12))
+    p.table(4)
+    p.memory_op(4, abi.XENMEM_maximum_gpfn, pack("<H", SELF))
+    p.call(4, 63)
+    p.call(4, abi.HYPERCALL_MEMORY_OP, 99)
+    p.world.run(("hypercall", 4, 0, {16: 12, 12: 20, 0: 2, 1: 1 << 33, 2: 1 << 32}, 0))
+    p.world.run(("set_way", 4, 0))
+
+
+@_seed
+def creations_at_their_edges(p: Program) -> None:
+    """Each field of createdomain at the values where its rule ends; every domain that comes of it is destroyed."""
+    fields = list(domctl.CREATE.unpack(CREATION))
+    most, tracks = p.config.opt_max_grant_frames, p.config.opt_max_maptrack_frames
+    changes: list[dict[int, int]] = [
+        *({2: flags, 3: options} for flags in (1, 2, 3, 7, 3 | 1 << 5, 3 | 1 << 7, 3 | 1 << 5 | 1 << 7, 3 | 1 << 8)
+          for options in (0, 1, 2)),
+        *({4: number, 11: gic} for number in (0, 1, 7, 8, 9, 127, 128, 129) for gic in (0, 1, 2, 3)),
+        *({6: number} for number in (-2, -1, 0, 1, most, most + 1)), *({7: number} for number in (-1, 0, tracks,
+        tracks + 1)),
+        *({8: number} for number in (0, 1, 2, 3, 16, 17)), {9: 1}, {10: 1}, {10: 1, 4: 0}, {12: 1},
+        *({13: number} for number in (1, 31, 32, 960, 988, 989, 992, 1 << 31, abi.MASK32 - 30, abi.MASK32)), {14: 5},
+    ]
+    for change in changes:
+        made = list(fields)
+        for place, value in change.items():
+            made[place] = value
+        p.control(domctl.CREATEDOMAIN, 5, domctl.CREATE.pack(*made))
+        p.load(0, p.page(0, 0) + 8)
+        if 5 in p.world.machine.domains:
+            p.resource(0, 5, [], count=0)
+            p.control(domctl.MAX_VCPUS, 5, pack("<I", made[4]))
+            p.destroy(5)
+    for domid, gone in ((0, 0), (0, 4), (0, 0), (0x7FF0, 5), (0xFFFF, 6), (0x7FEF, 0), (0x7FEE, 0), (6, 0), (0, 0)):
+        p.destroy(gone) if gone in p.world.machine.domains and gone else None
+        p.control(domctl.CREATEDOMAIN, domid, CREATION)
+        p.load(0, p.page(0, 0) + 8)
+    p.put(0, p.page(0, 0) + 24, bytes(range(16)))
+    p.control(domctl.CREATEDOMAIN, 0, domctl.CREATE.pack(0, bytes(range(16)), *fields[2:]))
+    p.control(domctl.GETDOMAININFO, 8)
+
+
+@_seed
+def ranges_of_devices_are_split_and_joined(p: Program) -> None:
+    """Permissions that meet, overlap and leave a hole; each frame tried after each change; calls of a device model."""
+    first = p.config.domains[0].iomem[0][0]
+    for start, number, allow in ((4, 4, 1), (8, 2, 1), (12, 2, 1), (3, 1, 1), (5, 2, 0), (9, 6, 1), (0, 2, 1), (0, 64,
+                                 1),
+                                 (7, 1, 0), (6, 1, 0), (8, 1, 0), (0, 1, 0), (63, 1, 0), (60, 4, 0), (0, 64, 0), (2,
+                                 0, 1),
+                                 (4, 4, 1), (4, 4, 0), (4, 4, 1),
+                                 (4, 2, 0), (6, 2, 0), (63, 2, 1), (0, 65, 0)):
+        p.control(domctl.IOMEM_PERMISSION, 2, pack("<QQB", first + start, number, allow))
+        for frame in (0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 63):
+            p.control(domctl.MEMORY_MAPPING, 2, pack("<QQQII", SPARE_GFN + frame, first + frame, 1, 1, 0))
+        p.control(domctl.MEMORY_MAPPING, 2, pack("<QQQII", SPARE_GFN + 100, first + 3, 3, 1, 0), number=1)
+        # who has no I/O memory left may not name an order of 10
+        p.memory_op(2, abi.XENMEM_exchange, abi.MEMORY_EXCHANGE.pack(
+            p.page(2, 1), 1, 10, 0, SELF, p.page(2, 2), 1, 10, 0, SELF, 0))
+        for frame in range(64):
+            p.control(domctl.MEMORY_MAPPING, 2, pack("<QQQII", SPARE_GFN + frame, first + frame, 64 - frame, 0, 0)) \
+                if frame in (0, 1) else None
+    wide = 48 if p.world.machine.width == 64 else 40
+    p.control(domctl.IOMEM_PERMISSION, 0, pack("<QQB", first, 64, 1))
+    for gfn, mfn, number in ((0x50, first, 64), (0x50, first, 65), (0x50, first, 0), (0x50, first, abi.MASK64),
+                             (0x50, (1 << wide - 12) - 1, 1), (0x50, (1 << wide - 12) - 1, 2), (0x50, 1 << wide - 12,
+                             1),
+                             (abi.MASK64, first, 1), (abi.MASK64 - 1, first, 2), (abi.MASK32, first, 2), (0x50,
+                             first - 1, 2),
+                             (0x50, first + 63, 2)):
+        for add in (1, 0):
+            p.control(domctl.MEMORY_MAPPING, 0, pack("<QQQII", gfn, mfn, number, add, 0))
+    p.control(domctl.IOMEM_PERMISSION, 0, pack("<QQB", abi.MASK64, 1, 1))
+    p.control(domctl.IOMEM_PERMISSION, 0, pack("<QQB", abi.MASK64, 2, 1))
+
+
+@_seed
+def memory_calls_at_their_edges(p: Program) -> None:
+    """Each memory_op with start extents, paddings, flags and lists at which a rule of it ends."""
+    full = abi.MASK64
+    for number in (0, 1, 2):
+        own = p.domain(number).id if number in p.world.machine.domains else 0
+        words = {2: b"", 3: pack("<H", SELF), 4: pack("<H", SELF), 14: pack("<H", SELF), 18: b"", 19: b"",
+                 15: abi.REMOVE_FROM_PHYSMAP.pack(SELF, p.gfn(number, 1)),
+                 24: abi.MEMORY_RESERVATION.pack(0, 0, 0, 0, own),
+                 11: abi.MEMORY_EXCHANGE.pack(p.page(number, 1), 1, 0, 0, SELF, p.page(number, 2), 1, 0, 0, SELF, 0),
+                 26: abi.VNUMA_TOPOLOGY_INFO.pack(SELF, 0, 1, 1, 1, 0, 0, 0),
+                 27: abi.RESERVED_DEVICE_MEMORY_MAP.pack(0, 4, p.page(number, 1), 0, 0, 0),
+                 7: abi.ADD_TO_PHYSMAP.pack(SELF, 0, 1, 0, SPARE_GFN),
+                 23: abi.ADD_TO_PHYSMAP_BATCH.pack(SELF, 1, 0, 0, p.page(number, 1), p.page(number, 2), p.page(number,
+                 3)),
+                 28: abi.ACQUIRE_RESOURCE.pack(2, 1, 0, 1, 0, 0, p.page(number, 1))}
+        for operation, data in words.items():
+            for extent in (1, 2, 0xFFFF, 0x10000, 0x10001, (1 << 26) - 1, 1 << 26, 1 << 57, 0):
+                p.memory_op(number, operation, data, extent)
+            p.call(number, abi.HYPERCALL_MEMORY_OP, operation, 1 << 45)
+            p.call(number, abi.HYPERCALL_MEMORY_OP, operation | 1 << 32, p.page(number, 0))
+    for flags in (0, 1, 2, 3, 1 << 31):
+        p.memory_op(1, 27, abi.RESERVED_DEVICE_MEMORY_MAP.pack(flags, 7, p.page(1, 1), 0, 0, 0))
+    for pad in (0, 1):
+        for domid in (SELF, 1, 2, 99, 0):
+            p.memory_op(1, 26, abi.VNUMA_TOPOLOGY_INFO.pack(domid, pad, 1, 1, 1, 0, 0, 0))
+    exchanges(p)
+    claims_of_odd_forms(p)
+    for number in (0, 1):
+        for size, idx, gfn, extent in ((0, 0, 0, 0), (3, 0, SPARE_GFN, 3), (3, 0, SPARE_GFN, 2), (2, 0, SPARE_GFN, 3),
+                                       (2, full, SPARE_GFN, 0), (2, 0, full - 1, 0), (0, 0, full, 0), (2, 0, full - 2,
+                                       0),
+                                       (2, full - 2, 0, 0), (0, full, full - 1, 0)):
+            p.add(number, abi.XENMAPSPACE_gmfn_range, idx, gfn, size=size, extent=extent)
+        for space in (0, 1, 2, 3, 4, 5, 6, 7, 0xFFFF):
+            for domid in (SELF, number, 2, 0, 99):
+                p.add(number, space, 0, full, domid=domid)
+                p.add(number, space, 5, SPARE_GFN + 7, domid=domid)
+                p.remove(number, SPARE_GFN + 7)
+    p.add(1, 1, 0, abi.MASK32)
+
+
+def exchanges(p: Program) -> None:
+    """exchange: orders, counts, progress, domains, lists that cannot be read, pages that are no RAM."""
+    for number in (0, 1):
+        for nr_in, order_in, nr_out, order_out, done, other, flags, gfn in (
+                (1, 0, 1, 0, 0, SELF, 0, None), (1, 9, 1, 9, 0, SELF, 0, None), (1, 10, 1, 10, 0, SELF, 0, None),
+                (1, 18, 1, 18, 0, SELF, 0, None), (1, 19, 1, 0, 0, SELF, 0, None), (1, 0, 1, 19, 0, SELF, 0, None),
+                (2, 0, 1, 1, 0, SELF, 0, None), (1, 1, 2, 0, 0, SELF, 0, None), (2, 0, 2, 0, 3, SELF, 0, None),
+                (2, 0, 2, 0, 2, SELF, 0, None), (2, 0, 2, 0, 1, SELF, 0, None), (4, 0, 2, 1, 1, SELF, 0, None),
+                (4, 0, 2, 1, 3, SELF, 0, None), (0, 0, 0, 0, 0, SELF, 0, None), (1, 0, 1, 0, 0, 2, 0, None),
+                (abi.MASK64, 0, abi.MASK64, 0, 0, SELF, 0, None), (abi.MASK64, 1, abi.MASK64, 1, 0, SELF, 0, None),
+                (1 << 63, 1, 1 << 63, 1, 0, SELF, 0, None), ((1 << 63) - 1, 1, (1 << 63) - 1, 1, 0, SELF, 0, None),
+                (1 << 31, 1, 1 << 31, 1, 0, SELF, 0, None), (1 << 32, 0, 1 << 32, 0, 0, SELF, 0, None),
+                (2, 0, 1, 0, 0, SELF, 0, None), (1, 0, 1, 0, 0, SELF, 2 << 8, None), (1, 0, 1, 0, 0, SELF, 1 << 8,
+                None),
+                (1, 0, 1, 0, 0, SELF, 1 << 17 | 2 << 8, None), (1, 0, 1, 0, 0, SELF, 0, 0x7777)):
+            for domid in (SELF, number, 2 - number, 99):
+                p.put(number, p.page(number, 1), pack("<4Q", *([p.gfn(number, 1) if gfn is None else gfn] * 4)))
+                p.memory_op(number, abi.XENMEM_exchange, abi.MEMORY_EXCHANGE.pack(
+                    p.page(number, 1), nr_in, order_in, 0, domid, p.page(number, 2), nr_out, order_out, flags,
+                    domid if other == SELF else other, done))
+        p.memory_op(number, abi.XENMEM_exchange, abi.MEMORY_EXCHANGE.pack(1 << 45, 1, 0, 0, SELF, 0, 1, 0, 0, SELF, 0))
+        p.memory_op(number, abi.XENMEM_exchange, abi.MEMORY_EXCHANGE.pack(1 << 45, 9, 0, 0, SELF, 0, 9, 0, 0, SELF, 7))
+
+
+def claims_of_odd_forms(p: Program) -> None:
+    """claim_pages with fields that must be zero, by whom it may not, and at the sizes where its rules end."""
+    have = p.domain(2).tot_pages if p.has(2) else 0
+    most = p.domain(2).max_pages if p.has(2) else 0
+    for extents, pages, order, flags, domid in ((1, 4, 0, 0, 2), (1 << 32, 4, 0, 0, 2), (0, 4, 1, 0, 2), (0, 4, 0, 1,
+                                                2),
+                                                (0, have, 0, 0, 2), (0, have + 1, 0, 0, 2), (0, 0, 0, 0, 2),
+                                                (0, most, 0, 0, 2), (0, 0, 0, 0, 2), (0, most + 1, 0, 0, 2),
+                                                (0, have + 1, 0, 0, SELF), (0, abi.MASK32 + 1 + have + 1, 0, 0, 2),
+                                                (0, 0, 0, 0, 2), (0, have + 3, 0, 0, 99)):
+        for number in (2, 0):
+            p.memory_op(number, abi.XENMEM_claim_pages, abi.MEMORY_RESERVATION.pack(extents, pages, order, flags,
+            domid))
+
+
+@_seed
+def lists_are_taken_in_parts(p: Program) -> None:
+    """Batches of every space, begun in the middle, preempted, with lists that end or cannot be written."""
+    device = p.config.domains[0].iomem[0][0]
+    for number, space, other, items in (
+            (1, 4, 2, [(p.gfn(2, 1), SPARE_GFN), (0x7777, SPARE_GFN + 1), (p.gfn(2, 2), SPARE_GFN + 2)]),
+            (1, 4, 2, [(p.gfn(2, 1), SPARE_GFN), (p.gfn(2, 1), abi.MASK64), (p.gfn(2, 2), SPARE_GFN + 2)]),
+            (1, 4, 2, [(p.gfn(2, 1), abi.MASK32), (p.gfn(2, 2), SPARE_GFN + 3)]),
+            (1, 1, 0, [(0, SPARE_GFN + 4), (1, SPARE_GFN + 5), (0, SPARE_GFN + 6)]),
+            (1, 0, 0, [(0, SPARE_GFN + 7), (1, SPARE_GFN + 8)]), (1, 2, 0, [(0, SPARE_GFN)]), (1, 3, 0, [(0,
+            SPARE_GFN)]),
+            (0, 5, 0, [(device, SPARE_GFN), (device + 1, SPARE_GFN + 1), (0, SPARE_GFN + 2)]),
+            (0, 5, 1, [(device, SPARE_GFN)]), (1, 5, 0, [(device, SPARE_GFN)]), (1, 6, 0, [(0, SPARE_GFN)]),
+            (1, 4, 1, [(p.gfn(1, 1), SPARE_GFN)]), (1, 4, SELF, [(p.gfn(1, 1), SPARE_GFN)]),
+            (0, 4, 0x7FF1, [(0, SPARE_GFN)]), (1, 4, 0x7FF2, [(0, SPARE_GFN)]), (1, 4, 3, [(p.gfn(3, 0), SPARE_GFN)]),
+            (0, 4, 1, [(p.gfn(1, 1), SPARE_GFN), (SPARE_GFN + 4, SPARE_GFN + 1)])):
+        p.foreign(number, other, items, space=space)
+        p.foreign(number, other, items, space=space, preempt=1)
+        p.foreign(number, other, items, space=space, domid=2)
+        for _, gfn in items:
+            p.load(number, gfn << 12 & (1 << 47) - 1)
+            p.remove(number, gfn)
+        idxs, gfns, errs = (p.page(number, page) for page in (1, 2, 3))
+        for size, extent, lists in ((len(items), 1, (idxs, gfns, errs)), (len(items), len(items), (idxs, gfns, errs)),
+                                    (len(items), len(items) + 1, (idxs, gfns, errs)), (0, 0, (idxs, gfns, errs)),
+                                    (0, 1, (idxs, gfns, errs)), (1, 0, (1 << 45, gfns, errs)), (1, 0, (idxs, 1 << 45,
+                                    errs)),
+                                    (1, 0, (idxs, gfns, 1 << 45)), (1, 0x10000, (idxs, gfns, errs))):
+            p.memory_op(number, abi.XENMEM_add_to_physmap_batch,
+                        abi.ADD_TO_PHYSMAP_BATCH.pack(SELF, space, size, other, *lists), extent)
+            for _, gfn in items[:1]:
+                p.remove(number, gfn)
+    for kind, identifier, frames, pad, first, where, extent in (
+            (1, 0, 1, 1, 0, 1, 0), (1, 0, 1, 0, abi.MASK32, 1, 0), (1, 0, 1, 0, abi.MASK32 - 1, 1, 0),
+            (1, 0, 0, 0, 0, 1, 0), (1, 0, 1, 0, 0, 1, 1), (1, 0, 2, 0, 0, 1, 1), (1, 0, 2, 0, 0, 1, 2), (1, 0, 0, 0,
+            0, 0, 1),
+            (1, 0, 1, 0, 0, 0, 0), (1, 1, 1, 0, 0, 1, 0), (1, 2, 0, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0, 0), (2, 0, 0, 0,
+            0, 0, 0),
+            (3, 0, 0, 0, 0, 0, 0), (7, 0, 1, 0, 0, 1, 0), (1, 0, 1 << 26, 0, 0, 1, 0), (1, 0, (1 << 26) - 1, 0, 0, 1,
+            0),
+            (1, 0, 2, 0, p.config.opt_max_grant_frames - 1, 1, 0), (1, 0, 1, 0, 0, 1 << 45, 0)):
+        for number in (1, 0):
+            p.put(number, p.page(number, 1), pack("<2Q", SPARE_GFN + 11, SPARE_GFN + 12))
+            p.memory_op(number, abi.XENMEM_acquire_resource, abi.ACQUIRE_RESOURCE.pack(
+                2, kind, identifier, frames, pad, first, where if where != 1 else p.page(number, 1)), extent)
+
+
+@_seed
+def entries_of_every_form(p: Program) -> None:
+    """A grant entry with each flag, looked at by map and copy, for reading and writing, by whom it names and others."""
+    for number in (1, 2):
+        p.table(number)
+    for version in (1, 2):
+        p.version(1, version)
+        mine = p.gfn(2, 0)
+        for flags in (0, 1, 2, 3, 5, 7, 9, 0x11, 0x19, 0x21, 0x101, 0x105, 0x103, 0x1D, 0xFFFF):
+            for user in (2, 3):
+                p.offer(1, 9, user, p.gfn(1, 0), flags=flags)
+                for wanted in (6, 2):
+                    p.map(2, [(SPARE_GFN, wanted, 9, 1)])
+                    p.copy(2, [(9, 1, 0, mine, SELF, 0, 8, 1), (mine, SELF, 0, 9, 1, 0, 8, 2)])
+                    p.map(2, [(SPARE_GFN + 1, 8 - wanted, 9, 1)])
+                    for handle in p.handles(2):
+                        p.unmap(2, [(SPARE_GFN, handle)])
+                        p.unmap(2, [(SPARE_GFN + 1, handle)])
+                p.load(1, (TABLE_GFN << 12) + 8 * 9 * version)
+        p.copy(2, [(9, 1, 0, mine, SELF, 0, 8, 1)])
+    for ref in (511, 512, 1023, 1024, 255, 256, 1 << 31, abi.MASK32):
+        p.map(2, [(SPARE_GFN, 2, ref, 1)])
+        p.copy(2, [(ref, 1, 0, p.gfn(2, 0), SELF, 0, 8, 1)])
+
+
+@_seed
+def copies_at_their_edges(p: Program) -> None:
+    """Copies whose bounds end where a page or a grant does, that share a side with the one before, or change it."""
+    for number in (1, 2):
+        p.table(number)
+    mine, other = p.gfn(2, 0), p.gfn(2, 1)
+    p.store(2, mine << 12, 0x1234)
+    p.store(1, p.gfn(1, 0) << 12, 0x5678)
+    p.store(1, p.gfn(1, 1) << 12, 0x9ABC)
+    p.offer(1, 9, 2, p.gfn(1, 0), flags=5)
+    p.offer(1, 10, 2, p.gfn(1, 1))
+    p.offer(1, 11, 3, p.gfn(1, 2))
+    p.offer(1, 12, 2, 0x7777)
+    p.offer(2, 9, 2, p.gfn(2, 2))
+    for source, dest, size in ((0, 0, 4096), (0, 0, 4097), (1, 0, 4096), (0, 1, 4096), (4095, 4095, 1), (4095, 0, 2),
+                               (0, 4095, 2), (4096, 0, 0), (0, 4096, 0), (4097, 0, 0), (0, 4097, 0), (8, 16, 0)):
+        p.copy(2, [(10, 1, source, mine, SELF, dest, size, 1)])
+        p.copy(2, [(mine, SELF, source, other, SELF, dest, size, 0)])
+    first, second = (9, 1, 0, mine, SELF, 0, 8, 1), (10, 1, 0, mine, SELF, 8, 8, 1)
+    own, into = (mine, SELF, 0, other, SELF, 8, 8, 0), (mine, SELF, 0, 10, 1, 8, 8, 2)
+    for items in ([first, second, first], [first, own], [own, first], [own, into, own], [into, first, second],
+                  [(9, SELF, 0, mine, SELF, 0, 8, 1), (9, 2, 0, mine, SELF, 0, 8, 1)], [(9, 1, 0, mine, 2, 0, 8, 1)],
+                  [(9, 1, 0, mine, SELF, 0, 8, 0)], [(11, 1, 0, mine, SELF, 0, 8, 1), second, first],
+                  [(12, 1, 0, mine, SELF, 0, 8, 1), second], [(10, 1, 0, 9, 1, 0, 8, 3), second],
+                  [first, (9, 1, 8, 0x7777, SELF, 0, 8, 1), first], [(0x7777, SELF, 0, mine, SELF, 0, 8, 0), own],
+                  [(9, 1, 0, 9, 1, 0, 8, 3)], [(9, 99, 0, mine, SELF, 0, 8, 1), first], [(mine, SELF, 0, 9, 99, 0, 8,
+                  2)],
+                  [(9 | 1 << 40, 1, 0, mine, SELF, 0, 8, 1), (9, 1, 0, mine, SELF, 0, 8, 1), first],
+                  [(mine | 1 << 40, SELF, 0, other, SELF, 0, 8, 0)], [first] * 3, [(mine, SELF, 0, mine, SELF, 8, 8,
+                  0)],
+                  [first, (9, 1, 4090, mine, SELF, 0, 8, 1), second],
+                  [own, (mine, SELF, 0, other, SELF, 8, 8, 1)], [own, (mine, SELF, 0, other, SELF, 8, 8, 2)],
+                  [own, (0, SELF, 0, other, SELF, 16, 8, 0)], [own, (mine, SELF, 0, 0, SELF, 8, 8, 0)],
+                  [(9, SELF, 0, mine, SELF, 0, 8, 1), own, (9, SELF, 0, other, SELF, 0, 8, 0)], [(9, 1, 0, mine, SELF,
+                  0, 8, 0xFFFD)]):
+        p.copy(2, items)
+        p.load(2, (mine << 12) + 8)
+        p.copy(2, items, preempt=1)
+        p.load(1, (TABLE_GFN << 12) + 8 * 9)
+        p.load(1, (TABLE_GFN << 12) + 8 * 10)
+    p.copy(3, [(11, 1, 0, p.gfn(3, 0), SELF, 0, 8, 1), (p.gfn(3, 0), SELF, 0, 11, 1, 8, 8, 2)])
+    p.copy(0, [(11, 1, 0, p.gfn(0, 0), SELF, 0, 8, 1)])
+
+
+@_seed
+def entries_are_swapped(p: Program) -> None:
+    """Swaps in both versions: the same entry twice, pinned ones, beyond the table, with marks in the status words."""
+    p.table(1)
+    for version in (1, 2):
+        p.version(1, version)
+        for ref in (1, 9, 10, 11):
+            p.offer(1, ref, 2, p.gfn(1, ref), flags=5 if ref == 10 else 1)
+        p.add(1, abi.XENMAPSPACE_grant_table, 1 << 31, TABLE_GFN + 0x20)
+        p.store(1, (TABLE_GFN + 0x20 << 12) + 2 * 9, 0x18, 2)
+        p.store(1, (TABLE_GFN + 0x20 << 12) + 2 * 10, 0x88, 2)
+        p.map(2, [(SPARE_GFN, 6, 11, 1)])
+        last = 512 // version * 1
+        for one, two in ((9, 10), (9, 9), (9, 11), (11, 9), (1, 9), (last - 1, 9), (last, 9), (9, last), (1 << 31, 9),
+                         (11, 11), (9, abi.MASK32)):
+            p.grant_op(1, g.GNTTABOP_swap_grant_ref, g.SWAP.pack(one, two, 7), 1)
+            for ref in (1, 9, 10, 11):
+                p.load(1, (TABLE_GFN << 12) + 8 * version * ref)
+        for handle in p.handles(2):
+            p.unmap(2, [(SPARE_GFN, handle)])
+        p.store(1, (TABLE_GFN << 12) + 8 * version, 1 | 2 << 16 | 8 << 0)
+        for ref in (9, 10, 11):
+            p.offer(1, ref, 2, 0, flags=0)
+
+
+@_seed
+def tables_are_asked_about(p: Program) -> None:
+    """The calls on a table as a whole: counts, sizes, limits, lists that cannot be written, of oneself and a target."""
+    most = p.config.opt_max_grant_frames
+    for version in (1, 2):
+        for number, domid in ((1, SELF), (1, 1), (1, 2), (0, 2), (2, 1), (1, 99)):
+            p.version(number, version)
+            target = p.page(number, 5)
+            for frames in (0, 1, 2, most, most + 1, abi.MASK32):
+                for where in (target, 1 << 45, target + 4092):
+                    p.put(number, target, bytes(32))
+                    p.grant_op(number, g.GNTTABOP_setup_table, g.SETUP.pack(domid, frames, 9, where), 1)
+                    p.grant_op(number, g.GNTTABOP_get_status_frames, g.STATUS_FRAMES.pack(frames, domid, 9, where), 1)
+            for count in (0, 1, 2):
+                p.grant_op(number, g.GNTTABOP_setup_table, g.SETUP.pack(domid, 1, 9, target), count)
+                p.grant_op(number, g.GNTTABOP_query_size, g.QUERY.pack(domid, 7, 7, 9), count)
+                p.grant_op(number, g.GNTTABOP_get_status_frames, g.STATUS_FRAMES.pack(1, domid, 9, target), count)
+                p.grant_op(number, g.GNTTABOP_get_version, g.GET_VERSION.pack(domid, 9), count)
+                p.grant_op(number, g.GNTTABOP_set_version, g.SET_VERSION.pack(version), count)
+        for operation in (2, 6, 8, 9, 10, 3, 4, 13, 14):
+            p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation, 1 << 45, 1)
+            p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation | 1 << 12, p.page(1, 4), 1)
+            p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation, p.page(1, 4), 1 << 31)
+            # the argument can be read, and not written
+            p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation, p.page(1, 4) + 4096 - 8, 1)
+    for version in (0, 3, abi.MASK32):
+        p.version(1, version)
+
+
+@_seed
+def arguments_end_in_pages_that_cannot_be_written(p: Program) -> None:
+    """Each call with its argument across into a read-only page, a missing one, or wholly in a read-only one."""
+    p.table(1)
+    p.table(2)
+    edge = SPARE_GFN + 13
+    p.reservation(1, abi.XENMEM_populate_physmap, [edge])
+    p.offer(2, 9, 1, p.gfn(2, 0), flags=5)
+    p.offer(1, 9, 1, p.gfn(1, 4), flags=5)
+    item = {0: g.MAP.pack(SPARE_GFN + 8 << 12, 6, 9, 2, 0, 0, 0), 1: g.UNMAP.pack(SPARE_GFN << 12, 0, 0, 0),
+            2: g.SETUP.pack(SELF, 1, 0, p.page(1, 5)), 5: g.COPY.pack(p.gfn(1, 0), SELF, 0, p.gfn(1, 1), SELF, 0, 8,
+            0, 0),
+            6: g.QUERY.pack(SELF, 0, 0, 0), 7: g.UNMAP.pack(SPARE_GFN << 12, 0, 0, 0), 8: g.SET_VERSION.pack(1),
+            9: g.STATUS_FRAMES.pack(1, SELF, 0, p.page(1, 5)), 10: g.GET_VERSION.pack(SELF, 0), 11: g.SWAP.pack(9, 10,
+            0),
+            12: g.CACHE_FLUSH.pack(p.domain(1).p2m.find(p.gfn(1, 0))[0] << 12, 0, 8, 1)}
+    readonly = p.gfn(1, 4) << 12
+    for operation, data in item.items():
+        p.put(1, readonly, data)
+        # one's own page, read-only through a grant of it
+        p.map(1, [(edge + 1, 6, 9, 1)])
+        for distance in (len(data), len(data) // 2, 8, 4):
+            address = (edge + 1 << 12) - distance
+            p.put(1, readonly, data[distance:])
+            p.put(1, address, data[:distance])
+            p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation, address, 1)
+            p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation, address, 2)
+        p.put(1, readonly, data)
+        p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation, edge + 1 << 12, 1)
+        for handle in p.handles(1):
+            p.unmap(1, [(edge + 1, handle), (SPARE_GFN + 8, handle)])
+        for distance in (len(data), len(data) - 1, 4):
+            p.call(1, abi.HYPERCALL_GRANT_TABLE_OP, operation, (edge + 1 << 12) - distance, 2)
+
+
+@_seed
+def mappings_are_undone_in_every_way(p: Program) -> None:
+    """Unmaps with and without an address, at a wrong place, of handles that are gone or foreign, by both operations."""
+    p.table(1)
+    for ref in (9, 10):
+        p.offer(1, ref, 2, p.gfn(1, ref))
+        p.offer(1, ref + 2, 3, p.gfn(1, ref))
+    for flags in (0, 1, 2, 3, 6, 7, 10, 18, 34, 2 | 1 << 16, 2 | 1 << 20, 6 | 1 << 17):
+        p.map(2, [(SPARE_GFN, flags, 9, 1)])
+        p.map(3, [(SPARE_GFN, flags, 11, 1)])
+    p.map(2, [(SPARE_GFN + 1, 2, 10, 1), (SPARE_GFN + 2, 6, 10, 1), (1 << 40, 2, 9, 1), (p.gfn(2, 3), 2, 9, 1)])
+    for handle in p.handles(2):
+        for gfn, dev, replace in ((0, 0, None), (SPARE_GFN + 1, 0, 8), (SPARE_GFN + 1, 4096, None), (p.gfn(2, 5), 0,
+                                  None), (0, 8, None), (SPARE_GFN, 0, 0), (SPARE_GFN + 1, 0, 1 << 32),
+                                  (SPARE_GFN + 1, 0, None), (SPARE_GFN + 2, 0, None), (SPARE_GFN, 0, None)):
+            p.unmap(2, [(gfn, handle)], replace=replace, dev=dev)
+        p.load(1, (TABLE_GFN << 12) + 8 * 9)
+        p.load(1, (TABLE_GFN << 12) + 8 * 10)
+    for handle in (0, 255, 256, 1 << 31, abi.MASK32):
+        p.unmap(2, [(SPARE_GFN, handle), (0, handle)])
+        p.unmap(1, [(SPARE_GFN, handle)])
+    for gfn in (SPARE_GFN, SPARE_GFN + 1, SPARE_GFN + 2):
+        p.load(2, gfn << 12)
+        p.remove(2, gfn)
+        p.reservation(2, abi.XENMEM_decrease_reservation, [gfn])
+
+
+@_seed
+def transitive_grants_change_while_in_use(p: Program) -> None:
+    """A copy writes into the table that its own source comes from: the grant behind is another one when asked again."""
+    for number in (1, 2):
+        p.table(number)
+        p.version(number, 2)
+    for ref in (9, 10):
+        p.offer(1, ref, 2, p.gfn(1, ref))
+    p.part(1, 11, 2, p.gfn(1, 9), 0, 64)
+    # the caller may write its own table through a grant, so that both sides of all items name the same domain
+    p.offer(2, 20, 2, TABLE_GFN)
+    at = TABLE_GFN << 12
+    for behind in (9, 10, 11, 12):
+        for first in (0, 1):
+            p.passed_on(2, 9, 2, 1, 9)
+            p.store(1, p.gfn(1, 9) << 12, behind, 4)
+            use = (9, 2, 0, 20, 2, 16 * 9 + 8, 4, 3)
+            again = (9, 2, 0, 9, 2, 16, 8, 3)
+            p.copy(2, [use, again] if first else [use, again, (9, 2, 0, 20, 2, 16 * 21, 8, 3), again])
+            p.load(2, at + 16 * 9 + 8)
+            p.load(2, p.gfn(2, 0) << 12)
+            p.load(1, p.gfn(1, 9) << 12)
+    # the same with an entry that becomes one of another kind, another user's, or read-only
+    for word in (1 | 2 << 16, 3 | 3 << 16, 7 | 2 << 16, 0):
+        p.passed_on(2, 9, 2, 1, 9)
+        p.store(1, p.gfn(1, 9) << 12, word, 4)
+        p.copy(2, [(9, 2, 0, 20, 2, 16 * 9, 4, 3), (9, 2, 0, 9, 2, 16, 8, 3)])
+        p.load(2, at + 16 * 9)
+    # and a direct one
+    for word in (0, 1 | 3 << 16, 5 | 2 << 16, 3 | 2 << 16):
+        p.offer(2, 10, 2, p.gfn(2, 1))
+        p.store(2, p.gfn(2, 1) << 12, word, 4)
+        p.copy(2, [(10, 2, 0, 20, 2, 16 * 10, 4, 3), (10, 2, 0, 10, 2, 16, 8, 3)])
+        p.load(2, at + 16 * 10)
+    p.offer(2, 11, 2, p.gfn(2, 2))
+    p.store(2, p.gfn(2, 2) << 12, p.gfn(2, 3))
+    p.copy(2, [(11, 2, 0, 20, 2, 16 * 11 + 8, 8, 3), (11, 2, 0, 11, 2, 16, 8, 3)])
+    p.load(2, p.gfn(2, 3) << 12)
+
+
+def take_everything(p: Program) -> None:
+    """dom0 takes all memory that is left."""
+    p.control(domctl.MAX_MEM, 1, pack("<Q", 4 * 100000))
+    p.control(domctl.MAX_MEM, 0, pack("<Q", 4 * 100000))
+    for order in (9, 9, 9, 9, 9, 9, 9, 9, 5, 5, 4, 3, 2, 1, 0, 0, 0):
+        p.reservation(0, abi.XENMEM_increase_reservation, [], count=3, order=order)
+    for _ in range(12):
+        p.reservation(0, abi.XENMEM_increase_reservation, [], count=7, order=0)
+
+
+def give_dirty(p: Program, pages: Iterable[int]) -> None:
+    """Pages of domU 1 are given back, not empty: as long as it lives, nobody scrubs them."""
+    for page in pages:
+        for offset in (0, 8, 16, 64, 2048, 4088):
+            p.store(1, (p.gfn(1, page) << 12) + offset, 0x00B5_5555_5555_5FFF)
+        p.reservation(1, abi.XENMEM_decrease_reservation, [p.gfn(1, page)])
+
+
+@_seed
+def new_tables_lie_where_guests_have_written(p: Program) -> None:
+    """With all other memory taken, the tables, grant frames and maptrack of a new domain come from a guest's pages."""
+    p.table(1)
+    p.version(1, 2)
+    p.version(2, 2)
+    take_everything(p)
+    give_dirty(p, range(40, 140))
+    p.create(4, pages=4, pool=20, version=p.config.grant_max_version)
+    if p.has(4):
+        p.table(4, 2)
+        p.version(4, 2)
+        p.add(4, abi.XENMAPSPACE_grant_table, 1 << 31, TABLE_GFN + 0x20)
+        p.add(4, abi.XENMAPSPACE_shared_info, 0, TABLE_GFN + 0x40)
+        for gfn in (TABLE_GFN, TABLE_GFN + 1, TABLE_GFN + 0x20, TABLE_GFN + 0x40, DOMU_BASE, DOMU_BASE + 1, 0, 1, 512):
+            for offset in (0, 8, 64, 4088):
+                p.load(4, (gfn << 12) + offset)
+        p.offer(1, 9, 4, p.gfn(1, 0))
+        p.map(4, [(SPARE_GFN, 6, 9, 1)])
+        p.memory_op(0, abi.XENMEM_maximum_gpfn, pack("<H", 4))
+    p.add(1, abi.XENMAPSPACE_grant_table, 1, TABLE_GFN + 1)
+    p.load(1, (TABLE_GFN + 1 << 12) + 8)
+    for gfn in (SPARE_GFN, 0x150000, 0x151000):
+        p.reservation(0, abi.XENMEM_populate_physmap, [gfn])
+        p.reservation(2, abi.XENMEM_populate_physmap, [gfn])
+        p.load(2, (gfn << 12) + 8)
+    p.destroy(4)
+
+
+@_seed
+def domains_with_blocks_die(p: Program) -> None:
+    """Blocks of 2 MB and of other sizes, some of them split, are given to a domain that then dies."""
+    p.create(4, pages=4, pool=40)
+    p.control(domctl.MAX_MEM, 4, pack("<Q", 4 * 4000))
+    for number, order in enumerate((9, 3, 1, 9)):
+        p.reservation(0, abi.XENMEM_populate_physmap, [BLOCK_GFN + (number << 9)], domid=4, order=order)
+    p.reservation(0, abi.XENMEM_increase_reservation, [], domid=4, count=2, order=2)
+    p.reservation(0, abi.XENMEM_decrease_reservation, [BLOCK_GFN + 3, BLOCK_GFN + 512 + 3], domid=4)
+    p.store(4, (BLOCK_GFN + 5 << 12) + 8, 77)
+    p.destroy(4, preempt=(1, 5, 520, 300))
+    p.create(4, pages=4)
+    p.reservation(1, abi.XENMEM_populate_physmap, [BLOCK_GFN], order=9)
+    p.load(1, (BLOCK_GFN + 5 << 12) + 8)
+
+
+@_seed
+def tables_grow_into_the_last_frames(p: Program) -> None:
+    """One frame more comes back each time, and a grant table, its versions and a maptrack try to grow into them."""
+    p.table(1)
+    p.offer(1, 9, 2, p.gfn(1, 0))
+    p.offer(1, 10, 3, p.gfn(1, 1))
+    p.control(domctl.SET_TARGET, 3, pack("<H", 1))
+    take_everything(p)
+
+    def gives(pages: Iterable[int]) -> Iterator[int]:
+        for page in pages:
+            yield page
+            give_dirty(p, [20 + page])
+
+    for _ in gives(range(2)):
+        p.map(2, [(SPARE_GFN, 2, 9, 1)])
+        p.map(3, [(SPARE_GFN, 2, 10, 1)])
+        p.version(2, 2)
+    for _ in gives(range(2, 10)):
+        p.add(2, abi.XENMAPSPACE_grant_table, 1, TABLE_GFN + 1)
+    for _ in gives(range(10, 18)):
+        p.grant_op(2, g.GNTTABOP_setup_table, g.SETUP.pack(SELF, 3, 0, p.page(2, 5)), 1)
+    for _ in gives(range(18, 26)):
+        p.resource(0, 1, [SPARE_GFN + 4], frame=1)
+    for _ in gives(range(26, 30)):
+        p.version(1, 2)
+        p.add(1, abi.XENMAPSPACE_grant_table, 1 << 31 | 1, TABLE_GFN + 0x21)
+    for _ in gives(range(30, 40)):
+        p.control(domctl.CREATEDOMAIN, 4, CREATION)
+        p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 2, pack("<Q", 33 << 12))
+        p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 2, pack("<Q", 32 << 12))
+
+
+@_seed
+def blocks_larger_than_one_may_ask_for(p: Program) -> None:
+    """Orders beyond what a domain, one with I/O memory and a control domain may name, while memory is not the limit."""
+    for number in (1, 2, 3, 0):
+        p.control(domctl.MAX_MEM, number, pack("<Q", 4 * 100000))
+    device = p.config.domains[0].iomem[0][0]
+    for number in (1, 3, 2, 0):
+        for order in (10, 11, 9):
+            if number == 2:
+                p.control(domctl.IOMEM_PERMISSION, 2, pack("<QQB", device, 1, order == 11))
+            p.reservation(number, abi.XENMEM_increase_reservation, [], count=1, order=order)
+            gfn = 0x100000 + (number << 16) + (order << 12)
+            p.reservation(number, abi.XENMEM_populate_physmap, [gfn], order=order)
+            p.load(number, gfn + 5 << 12)
+            p.reservation(number, abi.XENMEM_decrease_reservation, [gfn], order=order)
+        p.reservation(number, abi.XENMEM_decrease_reservation, [p.gfn(number, 1)], order=19)
+        p.reservation(number, abi.XENMEM_populate_physmap, [0x300000], order=18, flags=1 << 16)
+        p.reservation(number, abi.XENMEM_populate_physmap, [0x300000], order=19, flags=1 << 16)
+
+
+@_seed
+def deaths_are_preempted_at_every_check(p: Program) -> None:
+    """A domain that maps grants and foreign pages is destroyed one item at a time, another one two at a time."""
+    for check in (1, 2):
+        p.create(4, pages=10, pool=20, grant_frames=2, maptrack_frames=2)
+        p.table(1)
+        p.table(4, 2)
+        for ref in (9, 10):
+            p.offer(1, ref, 4, p.gfn(1, ref), flags=5 if ref == 9 else 1)
+            p.offer(4, ref, 1, DOMU_BASE + ref)
+        p.map(4, [(SPARE_GFN + i, 6, 9, 1) for i in range(3)] + [(SPARE_GFN + 4, 2, 10, 1)])
+        if check == 2:
+            # more handles than one frame of maptrack holds
+            for _ in range(6):
+                p.map(4, [(SPARE_GFN + 8 + i % 8, 6, 9, 1) for i in range(45)])
+            p.map(1, [(SPARE_GFN, 2, 9, 4), (SPARE_GFN + 1, 2, 10, 4)])
+        p.reservation(0, abi.XENMEM_populate_physmap, [0x100000 + (i << 9) for i in range(6)], domid=4)
+        p.add(4, abi.XENMAPSPACE_shared_info, 0, TABLE_GFN + 0x40)
+        for _ in range(80):
+            seen = p.control(domctl.DESTROYDOMAIN, 4, preempt=check)
+            if seen is None or not seen.restart:
+                break
+        p.destroy(4)
+        for handle in p.handles(1):
+            p.unmap(1, [(SPARE_GFN, handle)])
+
+
+@_seed
+def death_of_a_domain_with_many_tables(p: Program) -> None:
+    """More tables and mappings than are cleared between two checks."""
+    p.create(4, pages=0, pool=560)
+    p.control(domctl.MAX_MEM, 4, pack("<Q", 4 * 1000))
+    for first in range(0, 516, 43):
+        p.reservation(0, abi.XENMEM_populate_physmap, [0x100000 + (first + i << 9) for i in range(43)], domid=4)
+    for check in (1, 1, 100, 400, 1, 1):
+        seen = p.control(domctl.DESTROYDOMAIN, 4, preempt=check)
+        if seen is None or not seen.restart:
+            return
+    p.control(domctl.DESTROYDOMAIN, 4, preempt=1000)
+    for _ in range(4):
+        p.control(domctl.DESTROYDOMAIN, 4, preempt=1)
+    p.destroy(4)
+
+
+@_seed
+def vcpus_share_the_handles(p: Program) -> None:
+    """One vCPU has all handles; the other one takes of them, gives back what is not its own, and both take the last."""
+    p.table(1)
+    p.offer(1, 9, 3, p.gfn(1, 0), flags=5)
+    p.offer(1, 10, 3, p.gfn(1, 0), flags=5)
+    p.offer(1, 11, 3, p.gfn(1, 0), flags=5)
+
+    def maps(vcpu: int, number: int, ref: int) -> None:
+        address = p.page(3, 4)
+        p.put(3, address, b"".join(g.MAP.pack(SPARE_GFN + i % 24 << 12, 6, ref, 1, 0, 0, 0) for i in range(number)))
+        p.call(3, abi.HYPERCALL_GRANT_TABLE_OP, g.GNTTABOP_map_grant_ref, address, number, vcpu=vcpu)
+
+    def unmaps(vcpu: int, handles: Sequence[int]) -> None:
+        address = p.page(3, 4)
+        p.put(3, address, b"".join(g.UNMAP.pack(SPARE_GFN << 12, 0, handle, 0) for handle in handles))
+        p.call(3, abi.HYPERCALL_GRANT_TABLE_OP, g.GNTTABOP_unmap_grant_ref, address, len(handles), vcpu=vcpu)
+
+    for first in (0, 1):
+        for _ in range(p.config.opt_max_maptrack_frames):
+            for ref in (9, 10):
+                maps(first, 100, ref)
+        # what is left in the last frame of the maptrack, by turns
+        for number in range(30):
+            maps(number % 2, 2, 11)
+        unmaps(1 - first, p.handles(3)[:6])
+        maps(1 - first, 8, 11)
+        maps(first, 8, 11)
+        for start in range(0, 1024, 60):
+            unmaps(start // 60 % 2, p.handles(3)[:60])
+        p.unmap(3, [(SPARE_GFN, 0)])
+
+
+@_seed
+def failed_maps_take_no_handle(p: Program) -> None:
+    """With few handles left, more maps fail than there are handles, each way; then there are as many as before."""
+    p.table(1)
+    for ref in range(12, 20):
+        p.offer(1, ref, 2, p.gfn(1, 0), flags=5)
+    p.offer(1, 9, 2, p.gfn(1, 0))
+    p.offer(1, 10, 3, p.gfn(1, 0))
+    p.offer(1, 11, 2, 0x7777)
+    left = 256 * p.config.opt_max_maptrack_frames - 30
+    for ref in range(12, 20):
+        p.map(2, [(SPARE_GFN + i % 24, 6, ref, 1) for i in range(min(100, left))])
+        left -= min(100, left)
+    for way in ((SPARE_GFN, 2, 10, 1), (SPARE_GFN, 2, 11, 1), (SPARE_GFN, 2 | 1 << 16, 9, 1), (1 << 40, 2, 9, 1),
+                (SPARE_GFN, 2, 5000, 1), (SPARE_GFN, 2, 9, 99)):
+        before = set(p.handles(2))
+        p.map(2, [way] * 40)
+        p.map(2, [(SPARE_GFN, 2, 9, 1)])
+        p.unmap(2, [(SPARE_GFN, handle) for handle in p.handles(2) if handle not in before])
+    p.map(2, [(SPARE_GFN, 2, 9, 1)] * 40)
+
+
+@_seed
+def version_2_is_left_with_odd_entries(p: Program) -> None:
+    """Each reserved entry in a form that version 1 has, or has not: types, marks, sub-pages, frames of more bits."""
+    p.table(1)
+    p.add(1, abi.XENMAPSPACE_grant_table, 1 << 31, TABLE_GFN + 0x20)
+    for ref in (0, 1, 7, 8, 9):
+        for flags, word in ((0, 1 << 32), (2, 1 << 32), (3, 0), (1, 1 << 32), (1, abi.MASK32), (0x105, 7), (2, 7),
+                            (0, 0)):
+            p.version(1, 2)
+            p.add(1, abi.XENMAPSPACE_grant_table, 1 << 31, TABLE_GFN + 0x20)
+            at = (TABLE_GFN << 12) + 16 * ref
+            p.store(1, at, flags | 2 << 16 | 5 << 32)
+            p.store(1, at + 8, word)
+            p.store(1, (TABLE_GFN + 0x20 << 12) + 2 * ref, 0x18, 2)
+            p.version(1, 1)
+            p.load(1, (TABLE_GFN << 12) + 8 * ref)
+            p.load(1, (TABLE_GFN << 12) + 16 * ref)
+            p.store(1, at, 0)
+            p.store(1, at + 8, 0)
+            p.version(1, 1)
+    p.offer(1, 1, 2, p.gfn(1, 0))
+    p.offer(1, 9, 2, p.gfn(1, 0))
+    for ref in (1, 9):
+        for version in (2, 1, 2):
+            p.map(2, [(SPARE_GFN, 6, ref, 1)])
+            p.version(1, version)
+            for handle in p.handles(2):
+                p.unmap(2, [(SPARE_GFN, handle)])
+            p.version(1, version)
 
 
 def history(name: str, scenario: Scenario) -> History:

@@ -448,6 +448,19 @@ def grant_rows_reach_what_was_granted(s: State, domain: DomId, gfn: Gfn) -> bool
 # ---- who may change what
 
 
+@two_state("TWO-GNT-DEVICE-ENTERED", over="device_use", fulfils="SR-GNT-8")
+def devices_reach_what_is_mapped(old: State, new: State, actor: DomId, domain: DomId, mfn: Mfn) -> bool:
+    """When a running domain begins to read or to write a frame through grants, so can its devices, one to one."""
+    before, after = old.device_use[domain, mfn], new.device_use[domain, mfn]
+    row = new.p2m[domain, Gfn(mfn)]
+    begins = both(before.readers + before.writers == 0, after.readers + after.writers > 0)
+    begins_to_write = both(before.writers == 0, after.writers > 0)
+    return both(
+        implies(begins, both(one_of(row.type, P2mType.IOMMU_MAP_RO, P2mType.IOMMU_MAP_RW), row.mfn == mfn)),
+        implies(begins_to_write, both(row.type == P2mType.IOMMU_MAP_RW, row.mfn == mfn)),
+    )
+
+
 @two_state("TWO-GNT-COPY-WINDOW", over="copied", fulfils=("SR-GNT-11", "SR-GNT-13"))
 def copies_stay_within_the_window(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId) -> bool:
     """A copy reads and writes only for its caller, only pages that it has claimed, and only within what was granted of

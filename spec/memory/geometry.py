@@ -30,14 +30,14 @@ class Geometry:
     ipa_bits: bits of a guest physical address [32..48].  start_level: [0..2].
     root_pages: tables concatenated at the start level, 1 or a power of two up to 16.
     output_bits: bits of a machine address that the walk can give.
-    outside_level: the level that the fault of an address beyond ``ipa_bits`` reports.
+    arm32: the tables of a 32-bit hypervisor.
     """
 
     ipa_bits: int = LARGEST_IPA_BITS
     start_level: int = 0
     root_pages: int = 1
     output_bits: int = LARGEST_IPA_BITS
-    outside_level: int = 0
+    arm32: bool = False
 
     @property
     def ipa_frames(self) -> int:
@@ -109,7 +109,7 @@ def of_pa_range(pa_range: int) -> Geometry:
     return Geometry(ipa_bits=bits, start_level=level, root_pages=pages_for(bits, level), output_bits=bits)
 
 
-ARM32 = Geometry(ipa_bits=40, start_level=1, root_pages=2, output_bits=OUTPUT_BITS_ARM32, outside_level=1)
+ARM32 = Geometry(ipa_bits=40, start_level=1, root_pages=2, output_bits=OUTPUT_BITS_ARM32, arm32=True)
 """What Xen chooses on arm32: always the same."""
 
 
@@ -125,7 +125,7 @@ def of_vtcr(vtcr: int, *, arm32: bool) -> Geometry:
         if (vtcr >> 4 & 1) != size >> 3:
             raise ValueError(f"VTCR {vtcr:#x}: the sign bit of T0SZ is wrong")
         bits = 32 - (size - 16 if size & 8 else size)
-        output, outside = OUTPUT_BITS_ARM32, 1
+        output = OUTPUT_BITS_ARM32
     else:
         if vtcr >> 14 & 3:
             raise ValueError(f"VTCR_EL2 {vtcr:#x}: the granule is not 4 KiB")
@@ -133,11 +133,11 @@ def of_vtcr(vtcr: int, *, arm32: bool) -> Geometry:
         encoded = vtcr >> 16 & 7
         if encoded >= len(OUTPUT_BITS):
             raise ValueError(f"VTCR_EL2 {vtcr:#x}: addresses of more than 48 bits")
-        output, outside = OUTPUT_BITS[encoded], 0
+        output = OUTPUT_BITS[encoded]
     if start is None or (arm32 and start == 0) or not allowed(bits, start):
         raise ValueError(f"VTCR {vtcr:#x}: a walk of {bits} bits does not start at this level")
     return Geometry(ipa_bits=bits, start_level=start, root_pages=pages_for(bits, start), output_bits=output,
-                    outside_level=outside)
+                    arm32=arm32)
 
 
 def check(geometry: Geometry) -> Geometry:

@@ -194,7 +194,8 @@ def walk_is_the_mapping(s: TableState, domain: DomId, i0: Index, i1: Index, i2: 
         goes_through == both(is_seen(row), gfn < s.shape[ONE].ipa_frames),
         implies(goes_through, both(
             walked.frame == row.frame, walked.level == row.level, walked.type == row.type,
-            walked.read == row.read, walked.write == row.write, walked.execute == both(row.read, row.execute),
+            walked.read == row.read, walked.write == row.write,
+            walked.execute == both(row.execute, either(neg(s.shape[ONE].arm32), row.read)),
             walked.memattr == memattr_of(row.type), walked.sh == shareability_of(row.type),
         )),
     ))
@@ -350,7 +351,8 @@ def cached_is_current(s: TableState, vmid: U16, i0: Index, i1: Index, i2: Index,
     cached, row = s.tlb[vmid, i0, i1, i2, i3], s.mapped[domain, i0, i1, i2, i3]
     return implies(both(cached.cached, serves(s, vmid), neg(s.space[domain].flush)), both(
         is_seen(row), cached.frame == row.frame, cached.level == row.level, cached.type == row.type,
-        cached.read == row.read, cached.write == row.write, cached.execute == both(row.read, row.execute),
+        cached.read == row.read, cached.write == row.write,
+        cached.execute == both(row.execute, either(neg(s.shape[ONE].arm32), row.read)),
     ))
 
 

@@ -85,14 +85,13 @@ class Shape:
     """The shape of all tables: see ``spec.memory.geometry.Geometry``.
 
     ipa_frames: guest frames that the hardware translates.  output_frames: machine frames that it can reach.
-    outside_level: the level that the fault of an address beyond reports.
     """
 
     start_level: U8 = U8(0)
     root_pages: U8 = U8(1)
     ipa_frames: int = 0
     output_frames: int = 0
-    outside_level: U8 = U8(0)
+    arm32: bool = False
 
 
 @record
@@ -298,7 +297,7 @@ def translated(s: TableState, domain: DomId, gfn: Gfn) -> Translation:
 @merged
 def translated_from(s: TableState, frame: Mfn, level: int, gfn: Gfn) -> Translation:
     """The hardware's walk from a cached table pointer."""
-    return walk_from(words_of(s), frame, level, gfn, s.shape[ONE].output_frames)
+    return walk_from(words_of(s), frame, level, gfn, s.shape[ONE])
 
 
 @merged

@@ -102,8 +102,8 @@ class Extent(Protocol):
         """Machine frames that the hardware can reach."""
 
     @property
-    def outside_level(self) -> int:
-        """The level that the fault of an address beyond reports."""
+    def arm32(self) -> bool:
+        """The tables of a 32-bit hypervisor."""
 
 
 # ---- one word
@@ -128,7 +128,15 @@ def leaf_fault(entry: Descriptor, frame: Mfn, output_frames: int) -> int:
 # ---- the hardware
 
 
-def walk_from(words: Words, table: Mfn, start: int, gfn: Gfn, output_frames: int) -> Translation:
+def may_fetch(entry: Descriptor, arm32: bool) -> Boolean:
+    """Instructions may be fetched; on arm32 only where the guest may read, too.
+
+    Source: Arm DDI 0487, AArch64.S2HasPermissionsFault, AArch32.S2HasPermissionsFault.
+    """
+    return both(neg(entry.xn), either(neg(arm32), entry.read))
+
+
+def walk_from(words: Words, table: Mfn, start: int, gfn: Gfn, shape: Extent) -> Translation:
     """The walk from a table at level ``start`` down.  start: [0..3].  Permissions are returned, not checked."""
     for level in LEVELS:
         here = level >= start
@@ -138,11 +146,11 @@ def walk_from(words: Words, table: Mfn, start: int, gfn: Gfn, output_frames: int
         if both(here, either(neg(entry.table), level == LEAF_LEVEL)):
             frame = output(entry, gfn, level)
             return Translation(
-                fault=U8(leaf_fault(entry, frame, output_frames)), level=U8(level), frame=frame,
-                read=entry.read, write=entry.write, execute=both(entry.read, neg(entry.xn)),
+                fault=U8(leaf_fault(entry, frame, shape.output_frames)), level=U8(level), frame=frame,
+                read=entry.read, write=entry.write, execute=may_fetch(entry, shape.arm32),
                 memattr=entry.memattr, sh=entry.sh, type=entry.type,
             )
-        if both(here, entry.frame >= output_frames):
+        if both(here, entry.frame >= shape.output_frames):
             return Translation(fault=U8(Fault.ADDRESS_SIZE), level=U8(level))
         table = ite(here, entry.frame, table)
     return Translation(fault=U8(Fault.TRANSLATION), level=U8(LEAF_LEVEL))
@@ -150,12 +158,13 @@ def walk_from(words: Words, table: Mfn, start: int, gfn: Gfn, output_frames: int
 
 def translate(words: Words, root: Mfn, geometry: Extent, gfn: Gfn) -> Translation:
     """The hardware's walk of a guest frame.  root: first of the concatenated root pages."""
+    # a walk on arm32 begins at level 1 at the earliest
     if gfn >= geometry.ipa_frames:
-        return Translation(fault=U8(Fault.TRANSLATION), level=U8(geometry.outside_level))
+        return Translation(fault=U8(Fault.TRANSLATION), level=U8(ite(geometry.arm32, 1, 0)))
     if root >= geometry.output_frames:
-        return Translation(fault=U8(Fault.ADDRESS_SIZE), level=U8(geometry.outside_level))
+        return Translation(fault=U8(Fault.ADDRESS_SIZE), level=U8(0))
     start = geometry.start_level
-    return walk_from(words, Mfn(root + root_page(gfn, start)), start, gfn, geometry.output_frames)
+    return walk_from(words, Mfn(root + root_page(gfn, start)), start, gfn, geometry)
 
 
 def permits(found: Translation, kind: int) -> Boolean:
@@ -289,5 +298,5 @@ def _tables(words: Words, table: Mfn, level: int) -> Iterator[tuple[Mfn, int]]:
 
 __all__ = [
     "Fault", "Found", "Kind", "Leaf", "Place", "Translation", "Words", "address", "leaves", "lookup",
-    "output", "permits", "place_of", "tables", "translate", "walk", "walk_from",
+    "may_fetch", "output", "permits", "place_of", "tables", "translate", "walk", "walk_from",
 ]

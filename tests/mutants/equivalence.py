@@ -46,6 +46,8 @@ ORDER = [SAME, ANSWER, OTHER_CALL, OTHER_STATE]
 Paths = list[tuple[Path, Log]]
 PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
+WHOLE_PAGES = "whole pages"
+"""In place of a size: the size, rounded down."""
 
 
 def _contradict(p: Path, q: Path) -> bool:
@@ -59,6 +61,10 @@ def _changed(p: Path, q: Path) -> Iterator[str]:
         one, other = getattr(p.result.state, each.name), getattr(q.result.state, each.name)
         if (one.writes or other.writes) and one is not other and (not one.schema.ghost or each.name == "deviation"):
             yield each.name
+
+
+def _whole_pages(size: T.Term) -> T.Term:
+    return T.subtract(size, T.remainder(size, 4096))
 
 
 @contextlib.contextmanager
@@ -135,6 +141,8 @@ class Comparison:
             values: tuple[Any, ...] = (True, False) if hint == "bool" else (0, 1, (RANGES[hint][1] or 1 << 52))
             for value in values:
                 yield name, value
+            if hint == "U64":
+                yield name, WHOLE_PAGES
 
     def _paths(self, name: str, value: Any) -> Paths:
         """The paths of the specification, with an argument replaced, or a word that a peer has stored."""
@@ -144,7 +152,8 @@ class Comparison:
         if (name, value) not in self._known:
             given = self._proof.arguments
             if name:
-                term = T.boolean(value) if isinstance(value, bool) else T.number(value)
+                term = T.boolean(value) if isinstance(value, bool) else _whole_pages(given[name]) \
+                    if value == WHOLE_PAGES else T.number(value)
                 self._proof.arguments = {**given, name: term}
             try:
                 self._known[name, value] = list(self._proof.paths())

@@ -109,13 +109,17 @@ def test_walk__a_root_that_is_too_far_faults_at_level_0():
     (P2mType.RAM_RO, Access.RWX, Kind.EXECUTE, Fault.NONE),
     (P2mType.GRANT_MAP_RW, Access.RWX, Kind.EXECUTE, Fault.PERMISSION),
     (P2mType.RAM_RW, Access.WX, Kind.READ, Fault.PERMISSION),
-    # instructions are fetched only from what may be read
-    (P2mType.RAM_RW, Access.X, Kind.EXECUTE, Fault.PERMISSION),
+    (P2mType.RAM_RW, Access.X, Kind.EXECUTE, Fault.NONE),
 ])
 def test_walk__checks_the_permission(kind, access, wanted, fault):
     memory = Memory().map(FLAT, 0, leaf(TARGET, kind, access, 3))
     found = walk(memory, vttbr(), FLAT, 0, wanted)
     assert (fault, 3) == (found.fault, found.level)
+
+
+def test_walk__fetches_on_arm32_only_what_may_be_read():
+    memory = Memory().map(ARM32, 0, leaf(TARGET, P2mType.RAM_RW, Access.X, 3))
+    assert (Fault.PERMISSION, 3) == (walk(memory, vttbr(), ARM32, 0, Kind.EXECUTE).fault, 3)
 
 
 def test_walk__a_fault_names_no_frame():
