@@ -98,10 +98,15 @@ class Grammar:
                 return config.base_gfn, min(config.pages, 200)
         return DOMU_BASE, 16
 
-    @staticmethod
-    def _direct(domain: Domain) -> int:
+    def _direct(self, domain: Domain) -> int:
         for mfn in domain.page_list:
             return mfn
+        # an implementation with a flaw may have lost the list
+        frames = self.machine.frames
+        for index in (frames.owner == domain.id).nonzero()[0].tolist():
+            mfn = frames.mfn_of(index)
+            if not frames.is_xen_heap(mfn):
+                return mfn
         return 0
 
     def arguments(self, domain: Domain) -> int:

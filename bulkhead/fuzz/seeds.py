@@ -1436,9 +1436,10 @@ def mappings_are_undone_in_every_way(p: Program) -> None:
         p.map(3, [(SPARE_GFN, flags, 11, 1)])
     p.map(2, [(SPARE_GFN + 1, 2, 10, 1), (SPARE_GFN + 2, 6, 10, 1), (1 << 40, 2, 9, 1), (p.gfn(2, 3), 2, 9, 1)])
     for handle in p.handles(2):
-        for gfn, dev, replace in ((0, 0, None), (SPARE_GFN + 1, 0, 8), (SPARE_GFN + 1, 4096, None), (p.gfn(2, 5), 0,
-                                  None), (0, 8, None), (SPARE_GFN, 0, 0), (SPARE_GFN + 1, 0, 1 << 32),
-                                  (SPARE_GFN + 1, 0, None), (SPARE_GFN + 2, 0, None), (SPARE_GFN, 0, None)):
+        for gfn, dev, replace in ((0, 0, None), (SPARE_GFN + 1, 0, 8), (SPARE_GFN + 1, 0, 1 << 32),
+                                  (SPARE_GFN + 1, 4096, None), (p.gfn(2, 5), 0, None), (0, 8, None),
+                                  (SPARE_GFN, 0, 0), (SPARE_GFN + 1, 0, None), (SPARE_GFN + 2, 0, None),
+                                  (SPARE_GFN, 0, None)):
             p.unmap(2, [(gfn, handle)], replace=replace, dev=dev)
         p.load(1, (TABLE_GFN << 12) + 8 * 9)
         p.load(1, (TABLE_GFN << 12) + 8 * 10)
@@ -1645,8 +1646,9 @@ def death_of_a_domain_with_many_tables(p: Program) -> None:
         seen = p.control(domctl.DESTROYDOMAIN, 4, preempt=check)
         if seen is None or not seen.restart:
             return
-    p.control(domctl.DESTROYDOMAIN, 4, preempt=1000)
-    for _ in range(4):
+    # one check a page, one a table of mappings, then one in the tables
+    p.control(domctl.DESTROYDOMAIN, 4, preempt=516)
+    for _ in range(40):
         p.control(domctl.DESTROYDOMAIN, 4, preempt=1)
     p.destroy(4)
 
@@ -1735,6 +1737,25 @@ def version_2_is_left_with_odd_entries(p: Program) -> None:
             for handle in p.handles(2):
                 p.unmap(2, [(SPARE_GFN, handle)])
             p.version(1, version)
+
+
+@_seed
+def dom0_maps_a_block_over_its_tables(p: Program) -> None:
+    """Frames that dom0 is given are mapped 1:1, first one by one, then as a block, which frees their table."""
+    p.control(domctl.MAX_MEM, 0, pack("<Q", 4 * 100000))
+    for _ in range(2):
+        before = set(p.domain(0).page_list)
+        p.reservation(0, abi.XENMEM_increase_reservation, [], count=1, order=9)
+        for first in sorted(set(p.domain(0).page_list) - before)[:1]:
+            p.reservation(0, abi.XENMEM_populate_physmap, [first + 3, first + 511, first + 600])
+            p.store(0, (first + 3 << 12) + 8, 5)
+            p.reservation(0, abi.XENMEM_populate_physmap, [first], order=9)
+            p.load(0, (first + 3 << 12) + 8)
+            p.reservation(0, abi.XENMEM_decrease_reservation, [first + 4])
+            p.load(0, (first + 4 << 12) + 8)
+            p.reservation(0, abi.XENMEM_populate_physmap, [first], order=9)
+    p.world.run(("set_way", 0, 0))
+    p.load(0, p.page(0, 0))
 
 
 def history(name: str, scenario: Scenario) -> History:

@@ -114,6 +114,8 @@ _ANY_BLOCK = "which free block is taken, and whether free blocks join, is the im
 _MORE_DIRTY = "too many frames count as perhaps dirty; each is looked at before it is scrubbed"
 _TWICE = "what the other condition says already"
 _ALIVE = "a mapping holds a page of its granter, which cannot be gone before"
+_FEWER = "the machines that are compared have fewer handles than 2**15"
+_BEYOND = "the highest mapped frame, which is asked for before, lies below"
 _COHERENT = "memory types and shareability do not matter where caches are coherent"
 _FASTER = "a short cut: the long way gives the same"
 
@@ -149,7 +151,6 @@ EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     ("frames.Frames._free_heap", "if dirty != _CLEAN: dirty += 1 << order", _MORE_DIRTY),
     ("frames.Frames._free_heap", "update dropped: dirty += 1 << order", _MORE_DIRTY),
     ("frames.Frames._free_heap", "condition 2 dropped: dirty == _CLEAN and dirties[b]", _MORE_DIRTY),
-    ("frames.Frames._free_heap", "guard dropped: if not holds(buddy)", "no free block begins where there is no RAM"),
     ("frames.Frames._add_free", "update dropped: self._order[i]", _ANY_BLOCK),
     ("frames.Frames._add_free", "lists[order].move_to_end", _ANY_BLOCK),
     ("frames.Frames._free_buddy", "blocks.move_to_end", _ANY_BLOCK),
@@ -178,10 +179,18 @@ EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     ("grant.lifecycle._release_handle", "guard dropped: if not flags &", "only handles that are in use are looked at"),
     ("grant.mapping._pin", "condition 3 dropped: table.act_domid[ref] != dom.id or pin",
      "copies, which alone pin sub-pages, hold their pins no longer than their call"),
+    ("p2m.P2m.find", "bound off by one: index >= self.root_pages", _BEYOND),
+    ("p2m.P2m.lookup", "bound off by one: index >= self.root_pages", _BEYOND),
+    ("p2m.P2m.resolve_translation_fault", "bound off by one: index >= self.root_pages", _BEYOND),
+    ("p2m.P2m.find", "guard dropped: if self.root is None or index", _BEYOND),
+    ("p2m.P2m.lookup", "guard dropped: if self.root is None or index", _BEYOND),
+    ("p2m.P2m.resolve_translation_fault", "guard dropped: if index >= self.root_pages", _BEYOND),
+    ("p2m.P2m.teardown", "guard dropped: if not self.tables", _FASTER),
     ("p2m.P2m._free_entry", "if self.need_flush", "the flush comes before the call ends in any case"),
     ("p2m.P2m._free_entry", "effect dropped: self.flush()", "the flush comes before the call ends in any case"),
     ("domctl._Call.create", "machine.domains[name]", "the list is searched for the least id wherever its order counts"),
-    ("grant.mapping._dma_get", "bound off by one: max(readers, writers)", "no domain has 2**15 handles of one page"),
+    ("grant.mapping._dma_get", "bound off by one: max(readers, writers)", _FEWER),
+    ("grant.mapping._dma_get", "guard dropped: if max(readers, writers) >= limit", _FEWER),
     ("p2m.P2m.lookup", "bound off by one: gfn >> 9", "beyond the highest mapped frame every range is empty"),
     ("p2m.P2m.relinquish_mappings", "guard dropped: if rc: break", "whole entries are removed, which cannot fail"),
     ("p2m._attributes", "if p2m_type == abi.p2m_mmio_direct", _COHERENT),

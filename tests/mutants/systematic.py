@@ -31,7 +31,10 @@ def _name(node: ast.expr) -> str:
 def _is_ghost(node: ast.Call, field: str) -> bool:
     """What is written is there for the proof alone: the table, every field named, or this one."""
     table = node.args[1].value if len(node.args) > 1 and isinstance(node.args[1], ast.Constant) else ""
-    fields = [field] if field else [each.arg or "" for each in node.keywords]
+    fields = [field] if field else [each.arg or "" for each in node.keywords] + [
+        key.value for each in node.args if isinstance(each, ast.Lambda) and isinstance(each.body, ast.Dict)
+        for key in each.body.keys if isinstance(key, ast.Constant)
+    ]
     return table in GHOST_TABLES or bool(fields and all((str(table), each) in GHOSTS for each in fields))
 
 
