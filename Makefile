@@ -31,8 +31,9 @@ test: .venv/.stamp ## run the tests
 reach: .venv/.stamp ## which answers each step can give: found by walks from boot and by the solver
 	@$(BIN)/bulkhead prove --reach $(ARGS)
 
-mutants: .venv/.stamp ## put known and systematic flaws into the specification: each must be noticed
+mutants: .venv/.stamp ## put known and systematic flaws into specification and impl/fast: each must be noticed
 	@$(BIN)/python -m tests.mutants $(ARGS)
+	@$(BIN)/python -m tests.mutants.implementation $(ARGS)
 
 bench: .venv/.stamp ## measure proving, steps a second, and walks against the limits of the machine
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -254,11 +254,17 @@ class Oracle:
         return [(kind, number) for kind, queue in (self._choices or {}).items() for number in queue]
 
     def frames_for(self, number: int) -> list[int] | None:
-        """So many frames that the implementation took one after the other; None, and all are used up, if too few."""
+        """So many frames that the implementation took one after the other; None, and all are used up, if too few.
+
+        Errors: IllegalChoice if it took too few although the heap has them.
+        """
         found: list[int] = []
         for _ in range(number):
             mfn = self.choice("frame") if self.follows else self._lowest_free(found)
             if mfn is None:
+                # which free frames are arm32's Xen heap is not modelled
+                short = self.host.width == 32 or not heap.unclaimed(self.state, number)
+                legal(short, "a frame is had while one is free")
                 return None
             found.append(mfn)
         return found
