@@ -16,11 +16,11 @@ SELF := --config-settings editable_mode=compat --editable
 PACKAGES := $(wildcard spec proofs bulkhead impl)
 ARGS ?=
 
-.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz walks vendor-boards pins clean
+.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz walks conformance-setup conformance vendor-boards pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
-		| while IFS=$$'\t' read -r name words; do printf '  make %-13s %s\n' "$$name" "$$words"; done
+		| while IFS=$$'\t' read -r name words; do printf '  make %-18s %s\n' "$$name" "$$words"; done
 
 prove: .venv/.stamp ## can one VM reach another's memory? prove every property after every step
 	@$(BIN)/bulkhead prove $(ARGS)
@@ -65,6 +65,12 @@ fuzz: .venv/.stamp ## random guests on the specification and on impl/fast: SECON
 
 walks: .venv/.stamp ## walk millions of addresses by the specification and by impl/fast: ADDRESSES=… SEED=…
 	@$(BIN)/python -m bulkhead.fuzz.walks --addresses $(or $(ADDRESSES),1000000) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+conformance-setup: .venv/.stamp ## install QEMU and compilers, fetch Debian's Xen, build the guest payload (root, once)
+	@$(BIN)/python -m impl.xen.setup $(ARGS)
+
+conformance: .venv/.stamp ## real Xen on every kind of machine that is set up
+	@$(BIN)/pytest -q tests/conformance $(ARGS)
 
 vendor-boards: .venv/.stamp ## fetch Debian's own device trees and read every one of them
 	@$(BIN)/python -m impl.boards.vendor

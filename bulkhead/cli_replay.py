@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 def replay(
     trace: Annotated[Path, typer.Argument(help="a trace (JSON; see docs/traces.rst)")],
-    on: Annotated[str, typer.Option("--on", help="spec, fast, or both: then they are compared")] = "both",
+    on: Annotated[str, typer.Option("--on", help="spec, fast, xen (the real one), or both spec and fast, compared"
+                                    )] = "both",
     as_json: Annotated[bool, typer.Option("--json", help="for machines: one object a stimulus")] = False,
 ) -> None:
-    """Run a trace on the specification, on the optimised implementation, or on both.
+    """Run a trace on the specification, on the optimised implementation, on both, or on real Xen under QEMU.
 
     Exit code: 0 without a difference, 1 with one, 2 for a trace that cannot be run.
     """

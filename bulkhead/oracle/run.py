@@ -21,7 +21,7 @@ from impl.fast.machine import Config, DomainConfig, Machine
 from impl.fast.machine import Observation as Seen
 from impl.fast.projection import Projector
 
-Side = Literal["spec", "fast", "both"]
+Side = Literal["spec", "fast", "both", "xen"]
 SIDES: tuple[str, ...] = get_args(Side)
 
 WHOLE_APART = 1000
@@ -32,7 +32,10 @@ _LARGEST_RAM = 64 << 30
 
 @attrs.frozen
 class Step:
-    """What became of one stimulus. number: from 0; spec, fast: what each showed, None if it was not asked."""
+    """What became of one stimulus. number: from 0; spec, fast: what each showed, None if it was not asked.
+
+    fast: of the implementation that was asked, which may be real Xen.
+    """
 
     number: int
     stimulus: traces.Stimulus
@@ -154,6 +157,9 @@ def steps(trace: traces.Trace, on: Side = "both") -> Iterator[Step]:
     """
     if on not in SIDES:
         raise BadInputError(f"{on!r} is not one of {', '.join(SIDES)}")
+    if on == "xen":
+        yield from _on_xen(trace)
+        return
     pair = Pair(machine_of(trace), on)
     for number, stimulus in enumerate(trace.stimuli):
         recorded = trace.seen[number] if number < len(trace.seen) else None
@@ -170,6 +176,21 @@ def steps(trace: traces.Trace, on: Side = "both") -> Iterator[Step]:
         if last and not found and pair.comparison is not None and not pair.machine.panicked:
             found = pair.comparison.whole()
         yield Step(number, stimulus, expected, seen, tuple(found))
+
+
+def _on_xen(trace: traces.Trace) -> Iterator[Step]:
+    """Run a trace on real Xen, all of it before the first step is told."""
+    from impl.xen import replay
+    from impl.xen.errors import XenError
+
+    try:
+        seen = replay.run(replay.plan(trace.config, trace.domains, trace.board.name), trace.stimuli)
+    except XenError as problem:
+        raise BadInputError(f"on real Xen: {str(problem).splitlines()[0]}") from None
+    for number, (stimulus, observation) in enumerate(zip(trace.stimuli, seen, strict=True)):
+        recorded = trace.seen[number] if number < len(trace.seen) else None
+        differs = None if recorded is None or observation is None else _recorded_difference(recorded, observation)
+        yield Step(number, stimulus, None, observation, () if differs is None else (differs,))
 
 
 @attrs.frozen

@@ -46,11 +46,11 @@ def fetch(folder: pathlib.Path = DEFAULT) -> list[str]:
     names: list[str] = []
     with tempfile.TemporaryDirectory(prefix="vendor-boards-") as name:
         work = pathlib.Path(name)
-        environment = _private_apt(work)
-        _run(["apt-get", "-q", "update"], environment, work)
+        environment = private_apt(work)
+        run_tool(["apt-get", "-q", "update"], environment, work)
         for architecture, package in PACKAGES.items():
             kernel = _newest(package, architecture, environment, work)
-            _run(["apt-get", "-q", "download", f"{kernel}:{architecture}"], environment, work)
+            run_tool(["apt-get", "-q", "download", f"{kernel}:{architecture}"], environment, work)
             # an epoch's colon is written as %3a
             archive = next(iter(work.glob(f"{kernel}_*.deb")), None)
             if archive is None:
@@ -96,7 +96,7 @@ def unpack(archive: pathlib.Path, target: pathlib.Path) -> int:
     return count
 
 
-def _private_apt(work: pathlib.Path) -> dict[str, str]:
+def private_apt(work: pathlib.Path) -> dict[str, str]:
     """The environment for an apt that keeps everything in `work`."""
     for folder in ("lists/partial", "cache/archives/partial"):
         (work / folder).mkdir(parents=True)
@@ -136,7 +136,7 @@ def _mirror() -> tuple[str, str]:
     return _MIRROR
 
 
-def _run(command: Sequence[str], environment: dict[str, str], folder: pathlib.Path) -> str:
+def run_tool(command: Sequence[str], environment: dict[str, str], folder: pathlib.Path) -> str:
     """Run a command and give back what it says.
 
     Errors: FetchError.
@@ -156,7 +156,7 @@ def _newest(package: str, architecture: str, environment: dict[str, str], folder
 
     Errors: FetchError.
     """
-    for line in _run(["apt-cache", "depends", f"{package}:{architecture}"], environment, folder).splitlines():
+    for line in run_tool(["apt-cache", "depends", f"{package}:{architecture}"], environment, folder).splitlines():
         words = line.split()
         if len(words) == 2 and words[0] == "Depends:" and words[1].startswith("linux-image-"):
             return words[1].split(":")[0]

@@ -115,7 +115,8 @@ def report(verdicts: list[Verdict], out: Console) -> int:
     whole = died + len(acting)
     out.print(f"systematic mutants that change a state: {whole}, died by proof {died}"
               f" ({100 * died / max(whole, 1):.1f} %), by test alone {sum(v.killed_by == TEST for v in acting)}")
-    out.print(f"systematic mutants that change only what is answered or refused: {len(rest)}, died by test {noticed}")
+    out.print(f"systematic mutants that change only what is answered or refused, or matter only after a deviation:"
+              f" {len(rest)}, died by test {noticed}")
     for flaw in OPEN:
         out.print(f"open: {flaw.id} {flaw.missing}")
     for each in alive(verdicts):

@@ -5,6 +5,8 @@
 - ``call``: it does what a call of the same domain with one other argument does to that state, or what the same call
   does if a peer has stored another word by the time that it is read; so what it changes is which calls are refused, and
   whatever it leads to, the specification leads to as well.
+- ``deviated``: it makes a difference only where a deviation of Xen has happened before, on which the properties that
+  speak of it (``except_for``) make no claim.
 - ``state``: anything else, and whatever could not be proved to be one of the above.
 
 Let p be a mutated path, and q the paths of the specification, for the same arguments or with one of them replaced.
@@ -34,6 +36,7 @@ from proofs.engine.obligations import Theory, TransitionProof, fresh_key
 from proofs.engine.solvers import UNSAT
 from proofs.engine.symbolic_tables import Log, recording
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
+from spec.language import Index
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
@@ -41,8 +44,8 @@ from tests.mutants.mutation import Mutant, applied
 from tests.mutants.search import Unchanged, effect
 from tests.mutants.systematic import GHOSTS
 
-SAME, ANSWER, OTHER_CALL, OTHER_STATE = "nothing", "answer", "call", "state"
-ORDER = [SAME, ANSWER, OTHER_CALL, OTHER_STATE]
+SAME, ANSWER, OTHER_CALL, DEVIATED, OTHER_STATE = "nothing", "answer", "call", "deviated", "state"
+ORDER = [SAME, ANSWER, OTHER_CALL, DEVIATED, OTHER_STATE]
 Paths = list[tuple[Path, Log]]
 PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
@@ -103,6 +106,8 @@ class Comparison:
         return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
 
     def _path(self, path: Path, log: Log) -> str:
+        if self._needs_deviation(path, log):
+            return DEVIATED
         if self._stays_in_range(path, log) and self._is_idle(path, log):
             twin = self._twin(path, log, self._paths("", None))
             return SAME if twin == SAME else ANSWER
@@ -117,6 +122,20 @@ class Comparison:
         if any(self._against(path, log, self._paths(name, value)) != OTHER_STATE for name, value in others):
             return OTHER_CALL
         return OTHER_STATE
+
+    def _needs_deviation(self, path: Path, log: Log) -> bool:
+        """The path is taken only where a deviation has happened."""
+        def happened() -> Any:
+            row = self._proof.before.deviation[Index(0)]
+            return wrap(T.disjunction(*[lift(getattr(row, name), "bool") for name in flags]))
+
+        schema = self._proof.theory.schemas.get("deviation")
+        if schema is None:
+            return False
+        flags = columns(schema.row)
+        with recording() as rows:
+            flagged = lift(unbranched(happened), "bool")
+        return self._follows(path.conditions, [log, rows], flagged)
 
     def _stays_in_range(self, path: Path, log: Log) -> bool:
         """No field can leave its range on the path."""

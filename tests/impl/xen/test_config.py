@@ -1,3 +1,5 @@
+"""What may be chosen of a machine, and the device tree that Xen is then given."""
+
 import struct
 from typing import Any
 

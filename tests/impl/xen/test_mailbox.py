@@ -1,3 +1,5 @@
+"""Programs for the payload, and that its source has the same layout and numbers."""
+
 import re
 import struct
 

@@ -1,3 +1,5 @@
+"""From a trace to a machine with real Xen, or to a reason why not."""
+
 import pytest
 
 from bulkhead.trace import (
@@ -14,7 +16,7 @@ from bulkhead.trace import (
 )
 from impl.xen.errors import Refused
 from impl.xen.machine import Stimulus
-from impl.xen.replay import plan, stimulus
+from impl.xen.replay import plan, run, stimulus
 
 DOM0 = Domain(0, 2048, privileged=True, is_hardware=True, direct_map=True)
 
@@ -77,3 +79,8 @@ def test_stimulus__is_that_of_the_trace(given, taken):
 def test_stimulus__that_only_an_emulation_can_time_is_refused():
     with pytest.raises(Refused, match="cannot be timed"):
         stimulus(Preempt(1))
+
+
+def test_run__refuses_before_anything_is_booted():
+    with pytest.raises(Refused, match=r"stimuli\[1\]"):
+        run(plan(Configuration(), [DOM0]), [Time(1), Preempt(1)])

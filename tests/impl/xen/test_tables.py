@@ -1,3 +1,5 @@
+"""Stage-2 tables as Xen leaves them in RAM."""
+
 import numpy as np
 import pytest
 

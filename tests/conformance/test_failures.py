@@ -1,0 +1,107 @@
+"""What goes wrong on real Xen is an observation, and the machine can be booted again; domains come and go."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from impl.xen.config import Config, Guest
+from impl.xen.errors import Refused
+from impl.xen.lifecycle import create, destroy
+from impl.xen.machine import Stimulus
+from impl.xen.mailbox import Program
+from tests.conformance.conftest import machine_of
+from tests.conformance.guests import XEN_VERSION, Call
+
+NOWHERE = 0x30000000
+
+
+def test_crash__of_a_domain_is_an_observation_and_the_others_go_on(installation):
+    with machine_of(Config(guests=[Guest(), Guest()]), installation) as machine:
+        # a hypercall whose registers are given away: the payload's own page of items is decreased
+        guest = Call(machine, 1)
+        low, _ = machine.kept(1)
+        for at in range(12):
+            guest.reservation(1, (low >> 12) + at, 0x100 + 0x80 * at)
+        run = machine.run(1, 0, guest.program, patience=3.0)
+        assert run.loss is not None
+        assert run.loss.kind in {"crash", "stuck"}
+        assert machine.load(1, 0, machine.ram(1)[0]).kind == "stuck"
+        assert machine.load(2, 0, machine.ram(2)[0]).kind == "value"
+        machine.reboot()
+        assert machine.load(1, 0, machine.ram(1)[0]).kind == "value"
+
+
+def test_stop__of_the_machine_is_an_observation_with_the_console(installation):
+    with machine_of(Config(guests=[Guest()]), installation) as machine:
+        guest = Call(machine, 0)
+        # sched_op shutdown with the reason "crash", by the hardware domain: Xen stops the machine
+        guest.program.hypercall(29, 2, guest.struct(0x100, "I", 3))
+        run = machine.run(0, 0, guest.program, patience=5.0)
+        assert run.loss is not None
+        assert run.loss.kind == "panic"
+        assert "(XEN)" in run.loss.reason
+        assert machine.load(1, 0, machine.ram(1)[0]).kind == "panic"
+        machine.reboot()
+        assert machine.load(1, 0, machine.ram(1)[0]).kind == "value"
+
+
+def test_qemu__does_not_outlive_its_owner(installation):
+    code = ("import sys, time; from impl.xen.machine import Machine; from impl.xen.config import Config, Guest\n"
+            "m = Machine(Config(guests=[Guest()])); print(m.qemu.process.pid, flush=True); time.sleep(60)")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        os.kill(pid, 0)
+        owner.kill()
+        owner.wait()
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                break
+            time.sleep(0.05)
+        else:
+            pytest.fail(f"QEMU {pid} outlived its owner")
+
+
+def test_program__of_32_bits_runs_on_a_64_bit_xen(installation):
+    with machine_of(Config(guests=[Guest(width=32), Guest()]), installation) as machine:
+        assert [machine.boxes[domain, 0].width for domain in (1, 2)] == [32, 64]
+        assert machine.hypercall(1, 0, {12: XEN_VERSION}).registers[0] == 0x40011
+        seen = machine.load(1, 0, NOWHERE, 4)
+        assert (seen.kind, seen.fault[2]) == ("fault", NOWHERE)
+        with pytest.raises(Refused, match="no address"):
+            Program(32).load(1 << 32)
+
+
+@pytest.mark.parametrize("kind", ["arm64-gicv3", "armhf-virt"])
+def test_domain__is_made_run_and_destroyed_by_dom0(installation, kind):
+    with machine_of(Config(kind, guests=[Guest()]), installation) as machine:
+        number = 16 if machine.kind.width == 64 else 12
+        for _ in range(2):
+            create(machine, 5, vcpus=2)
+            assert machine.domains == [0, 1, 5]
+            for vcpu in range(2):
+                assert machine.hypercall(5, vcpu, {number: XEN_VERSION}).registers[0] == 0x40011
+            seen = machine.give([Stimulus("load", domain, 0, NOWHERE, 4) for domain in (5, 1, 1, 5)])
+            assert [each.kind for each in seen] == ["fault"] * 4
+            assert len(machine.stage2(5)) == 2048
+            assert destroy(machine, 5) == 0
+        with pytest.raises(Refused, match="no domain 5"):
+            machine.load(5, 0, NOWHERE)
+
+
+def test_panic__of_xen_is_an_observation_with_its_words(installation):
+    with machine_of(Config(guests=[Guest()]), installation) as machine:
+        # a domain whose width is set before it has vCPUs: fact sheet "lifecycle" 2, set_address_size
+        with pytest.raises(Refused, match="Xen BUG at"):
+            create(machine, 5, address_size_first=True)
+        seen = machine.load(1, 0, machine.ram(1)[0])
+        assert seen.kind == "panic"
+        assert "traps.c" in seen.reason
+        machine.reboot()
+        assert machine.load(1, 0, machine.ram(1)[0]).kind == "value"
