@@ -37,23 +37,6 @@ def active_frames_for(grant_frames: int, *, arm32: bool) -> int:
     return -(-grant_frames * ENTRIES_V1 // (4096 // ACTIVE_ENTRY[arm32]))
 
 
-def _take(oracle: Oracle, number: int) -> list[int] | None:
-    """So many frames of Xen's heap, None if there are fewer: then Xen gives those back that it had, cleared."""
-    if not oracle.follows:
-        return oracle.frames_for(number)
-    frames: list[int] = []
-    for _ in range(number):
-        mfn = oracle.choice("frame")
-        if mfn is None:
-            for each in frames:
-                oracle.take_hidden(each)
-            for each in frames:
-                oracle.give_hidden(each)
-            return None
-        frames.append(mfn)
-    return frames
-
-
 def _at(frames: list[int], number: int) -> Mfn:
     return Mfn(frames[number]) if number < len(frames) else NO_FRAME
 
@@ -73,7 +56,7 @@ def grow_table(oracle: Oracle, name: str, subject: DomId, grant_frames: int, /, 
         return oracle.step(name, memory_left=True, mfn=NO_FRAME, status_mfn=NO_FRAME, **_at_once(name, 0), **arguments)
     hidden = active_frames_for(grant_frames, arm32=oracle.host.width == 32) - len(guest.active)
     status = max(0, status_frames_for(grant_frames) - row.status_frames) if row.grant_version == 2 else 0
-    frames = _take(oracle, hidden + entries + status)
+    frames = oracle.frames_for(hidden + entries + status)
     memory_left, frames = frames is not None, frames or []
     for mfn in frames[:hidden]:
         oracle.take_hidden(mfn)
@@ -193,7 +176,7 @@ def _change_version(call: Call, version: int) -> int:
     asks = version == 2 and row.grant_version == 1 and row.max_grant_version > 1
     # an entry in use refuses the change before Xen asks for memory
     tried = TRANSITIONS["set_version"].function(call.state, caller=call.domain, version=U32(version), memory_left=True)
-    frames = _take(call.oracle, wanted) if asks and tried.kind is Kind.RESTART else []
+    frames = call.oracle.frames_for(wanted) if asks and tried.kind is Kind.RESTART else []
     outcome = call.step("set_version", caller=call.domain, version=U32(version), memory_left=frames is not None)
     if outcome.kind is not Kind.RESTART:
         code: int = outcome.code

@@ -254,20 +254,33 @@ class Oracle:
         return [(kind, number) for kind, queue in (self._choices or {}).items() for number in queue]
 
     def frames_for(self, number: int) -> list[int] | None:
-        """So many frames that the implementation took one after the other; None, and all are used up, if too few.
+        """So many frames of Xen's heap that the implementation took one after the other; None if there are fewer.
 
-        Errors: IllegalChoice if it took too few although the heap has them.
+        Then those that it had went back, cleared.  Errors: IllegalChoice if it took fewer than there are.
         """
+        left = self._left(number)
         found: list[int] = []
-        for _ in range(number):
+        for _ in range(left):
             mfn = self.choice("frame") if self.follows else self._lowest_free(found)
-            if mfn is None:
-                # which free frames are arm32's Xen heap is not modelled
-                short = self.host.width == 32 or not heap.unclaimed(self.state, number)
-                legal(short, "a frame is had while one is free")
-                return None
-            found.append(mfn)
-        return found
+            legal(mfn is not None, "a frame is had while one is free")
+            found.append(mfn or 0)
+        if left == number:
+            return found
+        for mfn in found:
+            self.take_hidden(mfn)
+        for mfn in found:
+            self.give_hidden(mfn)
+        return None
+
+    def _left(self, number: int) -> int:
+        """How many of so many frames Xen's heap has: those that are promised to nobody, and on arm32 are its own."""
+        s, left = self.state, number
+        while left and not heap.unclaimed(s, left):
+            left -= 1
+        if self.host.xenheap is None:
+            return left
+        first, frames = self.host.xenheap
+        return min(left, sum(s.frame[Mfn(mfn)].use == Use.FREE for mfn in range(first, first + frames)))
 
     def _lowest_free(self, but: Sequence[int] = ()) -> int | None:
         frames: Table[Mfn, Any] = self.state.frame
@@ -345,7 +358,11 @@ class Oracle:
             number = len(made.taken)
             wanted = chosen[number] if number < len(chosen) else None
             if row.hardware:
-                return wanted if self.follows else self._lowest_free(made.taken)
+                if not self.follows:
+                    return self._lowest_free(made.taken)
+                # one that is not free yet was chosen for a later part of the call: now there was none
+                free = wanted in given or (wanted is not None and self.state.frame[Mfn(wanted)].use == Use.FREE)
+                return wanted if free else None
             if given:
                 unused.extend(given)
                 given.clear()

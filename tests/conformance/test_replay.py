@@ -21,6 +21,7 @@ def test_replay__finds_what_the_trace_says_and_the_first_difference():
     one = trace(VERSION, Store(1, 0, 0x40000000, 8, 5), Load(1, 0, 0x40000000, 8),
                 seen=(Seen("value", ((0, 0x40011),)), Seen("value"), Seen("value", value=6)))
     first = run(one, "xen").first
+    assert first is not None
     assert (first.number, first.differences[0].text) == (2, "value 0x6 in the trace, 0x5 now")
 
 
