@@ -196,18 +196,20 @@ def insert_range(s: State, domain: DomId, gfn: Gfn, mfn: Mfn, pages: int, done: 
         every(s.orphan, (domain, span(gfn, done)), lambda row, _d, _g: neg(row.pending)),
         "no insertion of this domain is under way here",
     )
-    old, missing = s, lacking(s, domain, Gfn(gfn + done))
+    old = s
     s = fill(s, "orphan", (domain, span(gfn, done)), lambda _row, d, g: _orphaned(old, d, g, mfn + (g - gfn)))
     s = fill(
         flush_tlb(s, domain), "p2m", (domain, span(gfn, done)),
         lambda _row, _d, g: {"type": kind, "mfn": mfn + (g - gfn), "hardware": True, "handle": 0, "stale": False},
     )
     if done == 0:
-        return partial(s, missing)
+        return partial(s, lacking(old, domain, gfn))
     s = _widen(s, domain, gfn, Gfn(gfn + done - 1))
     if done == pages:
         return accept(s)
-    return partial(s, ite(done == fitting, -EINVAL, missing))
+    if done == fitting:
+        return partial(s, -EINVAL)
+    return partial(s, lacking(old, domain, Gfn(gfn + done)))
 
 
 def tables_may_lack(s: State, domain: DomId, pages: int) -> Boolean:
