@@ -33,7 +33,7 @@ from spec.errors import (
     ERESTART,
     ESRCH,
 )
-from spec.language import DomId, Outcome, Word, decode, put
+from spec.language import TRANSITIONS, DomId, Outcome, Word, decode, put
 from spec.language.outcomes import Kind, legal
 from spec.memory import heap
 from spec.state import DOMID_IO, FIRST_RESERVED, P2mType, State, Status
@@ -46,6 +46,8 @@ VM_EVENT, CACHE_FLUSH, GET_POOL, SET_POOL = 56, 71, 85, 86
 _ELSEWHERE = frozenset({9, 13, 14, 16, 18, 19, 23, 25, 29, 37, 38, 45, 47, 48, 50, 56, 66, 68, 69, 74, 77, 79, 81})
 """Those that Xen on Arm has and that are not modelled."""
 
+_BEFORE_GRANTS = FIRST_POOL + 2
+"""Choices of frames before a new domain's grant table: its root, its pool, its shared information."""
 _MOST_PAUSES = 255
 _MOST_SPIS = 988
 _MOST_FLUSHED = 1 << 18
@@ -134,11 +136,17 @@ class _Call:
         if not chosen and is_control(oracle.state, DomId(self.caller)):
             oracle.last_domid = number
         gic = fields[11] or oracle.host.gic_version - 1
-        outcome = self._step(
-            "create_domain", domain=number, chosen=chosen, flags=flags, iommu_options=iommu_opts,
-            grant_options=grant_opts, default_grant_frames=grant_frames < 0, grant_frames=grant_frames & MASK32,
-            default_maptrack_frames=maptrack_frames < 0, maptrack_frames=maptrack_frames & MASK32,
-            fits=self._fits(fields, gic), vmids_left=len(oracle.guests) < oracle.host.vmids, memory_left=True)
+        arguments: dict[str, Any] = {
+            "domain": number, "chosen": chosen, "flags": flags, "iommu_options": iommu_opts,
+            "grant_options": grant_opts,
+            "default_grant_frames": grant_frames < 0, "grant_frames": grant_frames & MASK32,
+            "default_maptrack_frames": maptrack_frames < 0, "maptrack_frames": maptrack_frames & MASK32,
+            "fits": self._fits(fields, gic), "vmids_left": len(oracle.guests) < oracle.host.vmids}
+        # what is wrong with the grant table is found when the tables and the shared information are there
+        tried = TRANSITIONS["create_domain"].function(oracle.state, caller=self.caller, memory_left=True, **arguments)
+        taken = oracle.queued("frame")
+        outcome = self._step("create_domain", **arguments,
+                             memory_left=tried.code != -EINVAL or taken is None or taken >= _BEFORE_GRANTS)
         if outcome.kind is not Kind.DONE:
             # the grant table, whose limits are wrong, would have come last
             oracle.pass_through()

@@ -244,6 +244,10 @@ class Oracle:
         queue = self._choices.get(kind)
         return queue.popleft() if queue else None
 
+    def queued(self, kind: str) -> int | None:
+        """How many choices of a kind the implementation has made that no step has asked for; None without one."""
+        return None if self._choices is None else len(self._choices.get(kind, ()))
+
     @property
     def follows(self) -> bool:
         """The choices of an implementation are followed in this stimulus."""
