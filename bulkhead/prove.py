@@ -68,8 +68,8 @@ def run(request: Request, executor: Executor | None = None) -> int:
     interrupted = False
     own = executor is None
     pool = executor or _executor(request.jobs)
+    options = Options(solver=request.solver, seeds=request.seeds, audit=request.audit, learn=request.learn)
     try:
-        options = Options(solver=request.solver, seeds=request.seeds, audit=request.audit, learn=request.learn)
         results = _one_run(request, options, pool, out)
     except KeyboardInterrupt:
         interrupted = True
@@ -79,7 +79,7 @@ def run(request: Request, executor: Executor | None = None) -> int:
     if interrupted:
         out.print("interrupted: what was proved is kept in .bulkhead and is not proved again")
         return FAILS
-    return _report(request, results, out, time.perf_counter() - started)
+    return _report(request, options, results, out, time.perf_counter() - started)
 
 
 def _one_run(request: Request, options: Options, pool: Executor, out: Console) -> list[JobResult]:
@@ -98,8 +98,7 @@ def _one_run(request: Request, options: Options, pool: Executor, out: Console) -
     return found
 
 
-def _report(request: Request, results: list[JobResult], out: Console, seconds: float) -> int:
-    options = Options(solver=request.solver, seeds=request.seeds, audit=request.audit)
+def _report(request: Request, options: Options, results: list[JobResult], out: Console, seconds: float) -> int:
     document = summary(results, options, __version__)
     if request.learn:
         remember(results)

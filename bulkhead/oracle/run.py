@@ -150,6 +150,17 @@ def _recorded_difference(recorded: traces.Seen, observation: Any) -> Difference 
     return Difference("recorded", text)
 
 
+def _recorded(trace: traces.Trace, number: int) -> traces.Seen | None:
+    """What stands in the trace as seen of a stimulus, if anything does."""
+    return trace.seen[number] if number < len(trace.seen) else None
+
+
+def _against(recorded: traces.Seen | None, observation: Any) -> list[Difference]:
+    """How an observation differs from what the trace says, if there are both."""
+    differs = None if recorded is None or observation is None else _recorded_difference(recorded, observation)
+    return [] if differs is None else [differs]
+
+
 def steps(trace: traces.Trace, on: Side = "both") -> Iterator[Step]:
     """Run a trace, stimulus by stimulus; what stands in the trace as seen is compared with what is seen now.
 
@@ -162,16 +173,13 @@ def steps(trace: traces.Trace, on: Side = "both") -> Iterator[Step]:
         return
     pair = Pair(machine_of(trace), on)
     for number, stimulus in enumerate(trace.stimuli):
-        recorded = trace.seen[number] if number < len(trace.seen) else None
+        recorded = _recorded(trace, number)
         try:
             expected, seen, found = pair.give(stimulus, recorded)
         except BadInputError as problem:
             raise BadInputError(f"stimuli[{number}]: {problem}") from None
         observation = seen if seen is not None else expected
-        if recorded is not None and observation is not None:
-            differs = _recorded_difference(recorded, observation)
-            if differs is not None:
-                found = [*found, differs]
+        found = [*found, *_against(recorded, observation)]
         last = number + 1 == len(trace.stimuli) or (number + 1) % WHOLE_APART == 0
         if last and not found and pair.comparison is not None and not pair.machine.panicked:
             found = pair.comparison.whole()
@@ -188,9 +196,7 @@ def _on_xen(trace: traces.Trace) -> Iterator[Step]:
     except XenError as problem:
         raise BadInputError(f"on real Xen: {str(problem).splitlines()[0]}") from None
     for number, (stimulus, observation) in enumerate(zip(trace.stimuli, seen, strict=True)):
-        recorded = trace.seen[number] if number < len(trace.seen) else None
-        differs = None if recorded is None or observation is None else _recorded_difference(recorded, observation)
-        yield Step(number, stimulus, None, observation, () if differs is None else (differs,))
+        yield Step(number, stimulus, None, observation, tuple(_against(_recorded(trace, number), observation)))
 
 
 @attrs.frozen
