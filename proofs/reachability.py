@@ -212,6 +212,13 @@ class Walker:
                                   "padding": 0, "list_given": True, "cursor": 1, "chunk": 0,
                                   "gfn": state.settings[0].root_pages, "tables_left": True}),
         ])
+        # a device that ends behind what the root table can map
+        beyond = state.settings[0].root_pages - 1
+        self._all(state, depth, [
+            ("iomem_permission", {"caller": 0, "domain": 1, "mfn": 0x200, "pages": 2, "allow": True}),
+            ("memory_mapping", {"caller": 0, "domain": 1, "gfn": beyond, "mfn": 0x200, "pages": 2, "add": True,
+                                "done": 1}),
+        ])
         for domain in (0, 1, 2):
             place = {"caller": domain, "domain": domain, "space": 1, "idx": 0, "gfn": PAGES_APART + domain, "size": 0,
                      "cursor": 0, "tables_left": True}

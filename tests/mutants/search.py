@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 
 from proofs.engine import terms as T
+from proofs.engine.hypotheses import Closure
 from proofs.engine.obligations import OVERFLOW, PROVED, Goal, Problem, Theory, TransitionProof
 from proofs.engine.scope import Counterexample, Scope, broken, keys_at_hand, out_of_range, run
 from proofs.engine.symbolic_tables import Log, RangeWrite, uids
@@ -220,6 +221,15 @@ def goals_of(proof: TransitionProof, number: int, path: Path, log: Log) -> list[
     return goals
 
 
+def follows_at_once(proof: TransitionProof, goal: Goal) -> bool:
+    """The goal follows from the invariants that were enough without the mutant, or from the nearest instances."""
+    if proof._by_hint(goal) is not None:
+        return True
+    closure = Closure(proof.instances, goal.logs, goal.path.conditions)
+    closure.grow(proof.levels[0])
+    return proof._decide(closure, goal, 0) is not None
+
+
 def is_proved(proof: TransitionProof, goal: Goal) -> bool:
     """The goal follows: from the invariants that were enough without the mutant, or from all of them."""
     return all(line.verdict == PROVED for line in proof._decide_together([goal]))
@@ -242,11 +252,16 @@ class Worlds:
 
 
 def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> Answer:
-    """What the mutated transition breaks, and what is left to be said of it."""
+    """What the mutated transition breaks, and what is left to be said of it.
+
+    A goal that does not follow at once is asked of a small world before more of the invariants are tried: most often
+    there is a counterexample, and no proof to be found.
+    """
     proof = TransitionProof(theory, theory.transitions[name], hints=hints(), limit=QUESTION)
     before = Unchanged(proof)
     worlds = Worlds(theory, mutant)
     answer = Answer()
+    left: list[Goal] = []
     with applied(mutant):
         for number, (path, log) in enumerate(proof.paths()):
             if before.has(path):
@@ -259,13 +274,20 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> A
                 if time.process_time() > until:
                     answer.late = True
                     return answer
-                if is_proved(proof, goal):
+                if follows_at_once(proof, goal):
                     continue
-                answer.failed.append(Found(goal.property, name))
+                left.append(goal)
                 for world in worlds.from_where(proof, path, log):
                     answer.found = world.question(proof, path, log, goal, QUESTION)
                     if answer.found is not None:
                         return answer
+        for goal in left:
+            if time.process_time() > until:
+                answer.late = True
+                break
+            if not is_proved(proof, goal):
+                answer.failed.append(Found(goal.property, name))
+                break
     return answer
 
 
