@@ -1,4 +1,7 @@
-"""``python -m tests.mutants [--historical] [--sample N]``: put every mutant in, print who noticed."""
+"""``python -m tests.mutants [--historical] [--sample N]``: put every mutant in, print who noticed.
+
+All of them take hours: verdicts are kept in ``verdicts.json`` and hold while nothing changes that they depend on.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import os
 import pathlib
 import random
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import attrs
 from rich.console import Console
@@ -18,6 +21,7 @@ from tests.mutants.equivalence import OTHER_STATE
 from tests.mutants.historical import HISTORICAL, OPEN
 from tests.mutants.kill import BROKEN, EQUIVALENT, PROOF, SURVIVED, TEST, Verdict, kill
 from tests.mutants.mutation import Mutant
+from tests.mutants.record import Record
 from tests.mutants.survivors import EXPLAINED
 from tests.mutants.systematic import CHOICE, of_module
 from tests.mutants.tables import TABLES
@@ -68,6 +72,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="mutants whose id contains this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="mutants looked at side by side")
+    parser.add_argument("--afresh", action="store_true", help="take no verdict from the record")
+    parser.add_argument("--record", action="store_true", help="keep the verdicts in the record")
     parser.add_argument("--out", default="build/mutants.json", help="where the table goes")
     arguments = parser.parse_args()
     os.chdir(ROOT)
@@ -75,15 +81,22 @@ def main() -> int:
     out = Console(highlight=False, width=150)
     place = pathlib.Path(arguments.out)
     place.parent.mkdir(exist_ok=True)
-    verdicts: list[Verdict] = []
-    pool = ProcessPoolExecutor(max_workers=arguments.jobs)
+    record = Record()
+    verdicts = [] if arguments.afresh else [verdict for each in mutants if (verdict := record.get(each)) is not None]
+    known = {each.id for each in verdicts}
+    left = {each.id: each for each in mutants if each.id not in known}
+    out.print(f"{len(mutants)} mutants, {len(known)} verdicts from the record")
+    pool = ProcessPoolExecutor(max_workers=arguments.jobs, max_tasks_per_child=50)
     try:
-        for verdict in pool.map(kill, mutants):
+        for future in as_completed([pool.submit(kill, each) for each in left.values()]):
+            verdict = future.result()
             verdicts.append(verdict)
             ended = verdict.property or verdict.changes
             line = f"{verdict.killed_by:10} {verdict.seconds:6.1f} s  {verdict.id:44}"
             out.print(f"{line} {verdict.words[:60]:60} {ended}")
             place.write_text(json.dumps([attrs.asdict(v) for v in verdicts], indent=1) + "\n")
+            if arguments.record:
+                record.add([(left[verdict.id], verdict)])
     except KeyboardInterrupt:
         out.print(f"stopped: {len(verdicts)} of {len(mutants)} mutants were looked at")
     finally:

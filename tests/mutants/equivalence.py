@@ -49,8 +49,10 @@ ORDER = [SAME, ANSWER, OTHER_CALL, DEVIATED, OTHER_STATE]
 Paths = list[tuple[Path, Log]]
 PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
-WHOLE_PAGES = "whole pages"
-"""In place of a size: the size, rounded down."""
+WHOLE_PAGES, LESS, MORE = "whole pages", "one less", "one more"
+"""In place of a size: the size, rounded down; in place of a number: its neighbours."""
+QUESTION = 5.0
+"""Seconds that one question may take; what is not known by then is not proved."""
 
 
 def _contradict(p: Path, q: Path) -> bool:
@@ -66,8 +68,17 @@ def _changed(p: Path, q: Path) -> Iterator[str]:
             yield each.name
 
 
-def _whole_pages(size: T.Term) -> T.Term:
-    return T.subtract(size, T.remainder(size, 4096))
+def _replaced(given: T.Term, value: Any, most: int) -> T.Term:
+    """An argument in another's place.  most: the largest that it can be."""
+    if isinstance(value, bool):
+        return T.boolean(value)
+    if value == WHOLE_PAGES:
+        return T.subtract(given, T.remainder(given, 4096))
+    if value == LESS:
+        return T.choose(T.less(T.number(0), given), T.subtract(given, T.number(1)), given)
+    if value == MORE:
+        return T.choose(T.less(given, T.number(most)), T.add(given, T.number(1)), given)
+    return T.number(value)
 
 
 @contextlib.contextmanager
@@ -93,7 +104,7 @@ class Comparison:
     """The steps that a mutant changes, against those of the specification."""
 
     def __init__(self, theory: Theory, name: str, mutant: Mutant, until: float) -> None:
-        self._proof = TransitionProof(theory, theory.transitions[name])
+        self._proof = TransitionProof(theory, theory.transitions[name], limit=QUESTION)
         self._mutant, self._until = mutant, until
         self._known: dict[tuple[str, Any], Paths] = {}
         self._peers: set[str] = set()
@@ -106,14 +117,13 @@ class Comparison:
         return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
 
     def _path(self, path: Path, log: Log) -> str:
-        if self._needs_deviation(path, log):
-            return DEVIATED
-        if self._stays_in_range(path, log) and self._is_idle(path, log):
-            twin = self._twin(path, log, self._paths("", None))
-            return SAME if twin == SAME else ANSWER
         found = self._against(path, log, self._paths("", None))
         if found != OTHER_STATE:
             return found
+        if self._stays_in_range(path, log) and self._is_idle(path, log):
+            return ANSWER
+        if self._needs_deviation(path, log):
+            return DEVIATED
         others = [*self._others(), *((name, value) for name in sorted(self._peers) for value in PEERS)]
         if any(self._twin(path, log, self._paths(name, value), ask=False) != OTHER_STATE for name, value in others):
             return OTHER_CALL
@@ -157,11 +167,18 @@ class Comparison:
         for name, hint in step.parameters.items():
             if name == step.actor:
                 continue
-            values: tuple[Any, ...] = (True, False) if hint == "bool" else (0, 1, (RANGES[hint][1] or 1 << 52))
+            values: tuple[Any, ...] = (True, False) if hint == "bool" else (0, 1, self._most(name))
             for value in values:
                 yield name, value
             if hint == "U64":
                 yield name, WHOLE_PAGES
+            if hint in ("U32", "U64"):
+                yield name, LESS
+                yield name, MORE
+
+    def _most(self, name: str) -> int:
+        """The largest value of an argument."""
+        return RANGES.get(self._proof.transition.parameters[name], (0, None))[1] or 1 << 52
 
     def _paths(self, name: str, value: Any) -> Paths:
         """The paths of the specification, with an argument replaced, or a word that a peer has stored."""
@@ -171,9 +188,7 @@ class Comparison:
         if (name, value) not in self._known:
             given = self._proof.arguments
             if name:
-                term = T.boolean(value) if isinstance(value, bool) else _whole_pages(given[name]) \
-                    if value == WHOLE_PAGES else T.number(value)
-                self._proof.arguments = {**given, name: term}
+                self._proof.arguments = {**given, name: _replaced(given[name], value, self._most(name))}
             try:
                 self._known[name, value] = list(self._proof.paths())
             except SpecificationError:

@@ -92,21 +92,25 @@ def affected(chosen: Theory, mutant: Mutant) -> list[str]:
 
 
 def by_proof(chosen: Theory, names: list[str], mutant: Mutant, budget: float) -> Answer:
-    """The first property that a mutated step breaks, or those that are not proved any more."""
-    started = time.process_time()
+    """The first property that a mutated step breaks in a small world, else the first that is not proved any more."""
     all_of_them = Answer(found=tried(chosen, mutant))
     if all_of_them.found is not None:
         return all_of_them
-    for number, name in enumerate(names):
-        left = started + budget - time.process_time()
-        share = left if number + 1 == len(names) else left / 2
-        answer = counterexample(chosen, name, mutant, time.process_time() + max(share, 3.0))
-        all_of_them.differs |= answer.differs
-        all_of_them.late |= answer.late
-        all_of_them.failed += answer.failed
-        all_of_them.found = answer.found
-        if answer.found is not None:
-            break
+    for whole, share in ((False, budget / 2), (True, budget)):
+        left, names = names, []
+        until = time.process_time() + share
+        for number, name in enumerate(left):
+            rest = until - time.process_time()
+            own = rest if number + 1 == len(left) else rest / 2
+            answer = counterexample(chosen, name, mutant, time.process_time() + max(own, 3.0), whole=whole)
+            all_of_them.differs |= answer.differs
+            all_of_them.late = whole and (all_of_them.late or answer.late)
+            all_of_them.failed += answer.failed
+            all_of_them.found = answer.found
+            if answer.found is not None or answer.failed:
+                return all_of_them
+            if answer.left or answer.late:
+                names.append(name)
     return all_of_them
 
 

@@ -47,13 +47,14 @@ class Answer:
 
     differs: some path is taken or ends otherwise.
     failed: properties that cannot be proved with the mutant in it; ``found``: one that a state on integers breaks.
-    late: not everything was looked at in time.
+    late: not everything was looked at in time.  left: goals that do not follow at once.
     """
 
     differs: bool = False
     failed: list[Found] = attrs.field(factory=list)
     found: Found | None = None
     late: bool = False
+    left: int = 0
 
 
 # ---- what a mutant changes
@@ -251,17 +252,17 @@ class Worlds:
                 yield self._made[number]
 
 
-def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> Answer:
+def counterexample(theory: Theory, name: str, mutant: Mutant, until: float, *, whole: bool) -> Answer:
     """What the mutated transition breaks, and what is left to be said of it.
 
-    A goal that does not follow at once is asked of a small world before more of the invariants are tried: most often
-    there is a counterexample, and no proof to be found.
+    until: in seconds of this processor's work.
+    whole: a goal that does not follow at once is tried to be proved from all invariants.  Else it is asked of a small
+    world: most often there is a counterexample, and no proof to be found.
     """
     proof = TransitionProof(theory, theory.transitions[name], hints=hints(), limit=QUESTION)
     before = Unchanged(proof)
     worlds = Worlds(theory, mutant)
     answer = Answer()
-    left: list[Goal] = []
     with applied(mutant):
         for number, (path, log) in enumerate(proof.paths()):
             if before.has(path):
@@ -276,18 +277,14 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float) -> A
                     return answer
                 if follows_at_once(proof, goal):
                     continue
-                left.append(goal)
-                for world in worlds.from_where(proof, path, log):
+                answer.left += 1
+                if whole and not is_proved(proof, goal):
+                    answer.failed.append(Found(goal.property, name))
+                    return answer
+                for world in () if whole else worlds.from_where(proof, path, log):
                     answer.found = world.question(proof, path, log, goal, QUESTION)
                     if answer.found is not None:
                         return answer
-        for goal in left:
-            if time.process_time() > until:
-                answer.late = True
-                break
-            if not is_proved(proof, goal):
-                answer.failed.append(Found(goal.property, name))
-                break
     return answer
 
 

@@ -15,6 +15,7 @@ from spec.grant.entries import (
     place_v1,
     place_v2,
 )
+from spec.grant.table import is_changing
 from spec.grant.version import (
     clear_grant_frame,
     finish_version_1,
@@ -266,6 +267,8 @@ def test_withdraw_status_frame__crashes_a_domain_whose_frame_somebody_uses() -> 
     outcome = sound(withdraw_status_frame(s, GRANTER), s, GRANTER)
     assert outcome.kind is Kind.CRASH
     assert outcome.state.frame[status_frame_of(GRANTER)].references == 1
+    # nobody waits for the table's lock
+    assert not is_changing(outcome.state, GRANTER)
 
 
 def test_withdraw_status_frame__stops_the_hypervisor_on_arm32() -> None:
