@@ -1,4 +1,4 @@
-"""How quick it is: ``python -m tests.bench`` prints a table and writes ``build/bench.json``.
+"""How quick it is: ``python -m tests.bench`` prints a table and writes its part of ``build/bench.json``.
 
 One core.  Steps are measured on integers, in seconds of the processor, with the arguments of each call copied from
 guest memory.
@@ -6,7 +6,6 @@ guest memory.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 
 import attrs
 
+from impl.fast.bench.report import keep
 from proofs.matrix import Options, prove_transition
 from spec.grant.map import map_grant_ref
 from spec.grant.unmap import complete_unmap, unmap_grant_ref
@@ -171,9 +171,8 @@ def main() -> int:
         target = f"  (target {each.target:,.0f}: {'met' if each.holds else 'MISSED'})" if each.target else ""
         shown = f"{each.value:12,.0f}" if each.unit == "a second" else f"{each.value:12.2f}"
         sys.stdout.write(f"{each.name:48} {shown} {each.unit}{target}\n")
-    BUILD.mkdir(exist_ok=True)
     document = [attrs.asdict(each) | {"holds": each.holds} for each in found]
-    (BUILD / "bench.json").write_text(json.dumps(document, indent=1) + "\n")
+    keep(BUILD / "bench.json", "figures", document)
     return 0 if all(each.holds for each in found) else 1
 
 

@@ -225,7 +225,7 @@ class Campaign:
 
     def _more(self, until: float, jobs: int) -> bool:
         """There is time for another job."""
-        if self.until_failure and self.progress.failures:
+        if self.until_failure and (self.progress.failures or self.progress.lost):
             return False
         return self.number < jobs if jobs else time.monotonic() < until
 

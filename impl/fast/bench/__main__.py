@@ -3,13 +3,12 @@
 Prints, for each case, nanoseconds an item (least and median over interleaved rounds) and ratios to the machine's own
 limits, measured in the same rounds. Bare times of one machine mean little; the ratios are what the targets are about.
 Times are CPU times of the one thread that works: waiting for a processor that others use does not count.
-Contenders are compared before they are timed. Writes build/bench-walks.json and, without --quick,
+Contenders are compared before they are timed. Writes its part of build/bench.json and, without --quick,
 docs/_static/walks.svg.
 """
 
 import argparse
 import gc
-import json
 import math
 import os
 import platform
@@ -25,6 +24,7 @@ from impl.fast import walks
 from impl.fast.bench import cases, plot
 from impl.fast.bench.cases import Case, Target
 from impl.fast.bench.native import Native
+from impl.fast.bench.report import keep
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -165,8 +165,7 @@ def main() -> int:
         "cases": results,
         "growth": curve,
     }
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "bench-walks.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    keep(ROOT / "build" / "bench.json", "walks", report)
     if not asked.quick:
         (ROOT / "docs" / "_static" / "walks.svg").write_text(plot.growth(curve), encoding="utf-8")
     return 0
