@@ -256,10 +256,20 @@ def leaves(words: Words, root: Mfn, geometry: Geometry) -> Iterator[Leaf]:
     """
     for page in range(geometry.root_pages):
         first = Gfn(page * frames_below(geometry.start_level - 1))
-        yield from _leaves(words, Mfn(root + page), geometry.start_level, first, True, geometry.output_frames)
+        way = Fault.NONE if root < geometry.output_frames else Fault.ADDRESS_SIZE
+        yield from _leaves(words, Mfn(root + page), geometry.start_level, first, True, way, geometry.output_frames)
 
 
-def _leaves(words: Words, table: Mfn, level: int, first: Gfn, hardware: bool, output_frames: int) -> Iterator[Leaf]:
+def _fault(entry: Descriptor, level: int, frame: Mfn, output_frames: int) -> Fault:
+    """What the hardware finds wrong with one word of a walk."""
+    if not entry.valid or is_reserved(entry, level):
+        return Fault.TRANSLATION
+    return Fault(leaf_fault(entry, frame, output_frames))
+
+
+def _leaves(words: Words, table: Mfn, level: int, first: Gfn, hardware: bool, way: Fault, output_frames: int
+            ) -> Iterator[Leaf]:
+    """The leaves below a table.  hardware: all words on the way to it are valid.  way: what ends a walk before it."""
     size = frames_below(level)
     for position in range(ENTRIES):
         word = words(table, position)
@@ -269,13 +279,14 @@ def _leaves(words: Words, table: Mfn, level: int, first: Gfn, hardware: bool, ou
         if not entry.valid and not is_live(entry):
             continue
         gfn, valid = Gfn(first + position * size), hardware and entry.valid
-        if entry.table and level < LEAF_LEVEL:
-            yield from _leaves(words, entry.frame, level + 1, gfn, valid, output_frames)
+        leads_on = entry.table and level < LEAF_LEVEL
+        frame = entry.frame if leads_on else Mfn(entry.frame - entry.frame % size)
+        fault = way if way != Fault.NONE else _fault(entry, level, frame, output_frames)
+        if leads_on:
+            # the access flag is one of leaves
+            reached = Fault.NONE if fault == Fault.ACCESS_FLAG else fault
+            yield from _leaves(words, frame, level + 1, gfn, valid, reached, output_frames)
         else:
-            frame = Mfn(entry.frame - entry.frame % size)
-            fault = Fault(leaf_fault(entry, frame, output_frames))
-            if is_reserved(entry, level) or not valid:
-                fault = Fault.TRANSLATION
             yield Leaf(gfn, size, level, frame, table, position, entry, valid, fault)
 
 
