@@ -19,6 +19,7 @@ REASONS: Final[dict[Answer, str]] = {
     ("grow_for_frame", "refused", -1): _ASKED,
     ("unmap_status_frame", "crash", 0): "an entry of 4 KB is removed without a page for a table, so it cannot fail",
     ("copy_claim_nested", "refused", -2): _RACE,
+    ("copy_claim_grant", "partial", -1): _RACE,
     ("copy_claim_transitive", "refused", -3): "a reference beyond the table has no entry, so copy_claim_grant takes it",
     ("create_domain", "refused", -12): "Xen's small structs take no frame here: there is always memory for them",
 }
@@ -28,6 +29,7 @@ WHOLE: Final[dict[str, str]] = {
     "cache_mapping": "the TLB is filled by accesses: what it may hold is compared through what guests read",
     "copy_from_guest_word": "copies of arguments are whole structs: their pages are checked by the same rule",
     "copy_to_guest_word": "copies of results are whole structs: their pages are checked by the same rule",
+    "forget_mapping": "a TLB forgets when it likes: what guests read is right with and without",
     "put_orphan": "frees a page that a lost reference kept alive: the loss is a deviation that no guest can end",
 }
 """Reasons of every answer of a step."""

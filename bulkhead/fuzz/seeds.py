@@ -368,6 +368,9 @@ def blocks_are_split_without_a_page_for_it(p: Program) -> None:
     p.reservation(3, abi.XENMEM_decrease_reservation, [BLOCK_GFN + 3])
     p.remove(3, BLOCK_GFN + 4)
     p.map(3, [(BLOCK_GFN + 5, 2, 9, 1)])
+    first = p.config.domains[0].iomem[0][0]
+    p.control(domctl.IOMEM_PERMISSION, 3, pack("<QQB", first, 1, 1))
+    p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", BLOCK_GFN + 6, first, 1, 1, 0))
     p.load(3, BLOCK_GFN + 511 << 12)
     p.reservation(3, abi.XENMEM_decrease_reservation, [BLOCK_GFN], order=9)
     p.unmap(3, [(BLOCK_GFN + 512, handle) for handle in p.handles(3)])
@@ -658,6 +661,10 @@ def device_memory(p: Program) -> None:
                                   (1 << 40, first, 1, 1), (0x70, first, 2, 1), (0x70, first + 1, 1, 0)):
         p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", gfn, mfn, number, add, 0))
     p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", p.gfn(3, 0), first, 1, 0, 0))
+    # across the end of what the root table maps
+    tree = p.domain(3).p2m
+    last = (tree.root_pages << 9 * (4 - tree.root_level)) - 1
+    p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", last, first, 2, 1, 0))
     p.load(3, 0x70 << 12)
     p.store(3, 0x70 << 12, 5)
     p.world.run(("fetch", 3, 0, 0x70 << 12))
@@ -971,6 +978,13 @@ def dom0_maps_grants_behind_an_iommu(p: Program) -> None:
     for handle in p.handles(0):
         for gfn in (SPARE_GFN, SPARE_GFN + 1, SPARE_GFN + 2, SPARE_GFN + 3, frame):
             p.unmap(0, [(gfn, handle)])
+    # another frame in its place: what the last mapping would remove is not there
+    for ref, replace in ((11, None), (10, 0)):
+        before, frame = set(p.handles(0)), p.domain(1).p2m.find(p.gfn(1, ref))[0]
+        p.map(0, [(SPARE_GFN + 4, 2, ref, 1), (frame, 6, 9, 1)])
+        taken = [handle for handle in p.handles(0) if handle not in before]
+        for gfn, handle in zip((SPARE_GFN + 4, frame), taken, strict=False):
+            p.unmap(0, [(gfn, handle)], replace=replace)
 
 
 @_seed
@@ -1756,6 +1770,10 @@ def dom0_maps_a_block_over_its_tables(p: Program) -> None:
             p.reservation(0, abi.XENMEM_populate_physmap, [first], order=9)
     p.world.run(("set_way", 0, 0))
     p.load(0, p.page(0, 0))
+    # dom0 has its tables from the heap: soon there is none to split a block with
+    take_everything(p)
+    for number in range(1, 512, 100):
+        p.resource(0, 1, [first + number])
 
 
 def history(name: str, scenario: Scenario) -> History:

@@ -93,7 +93,8 @@ def create_domain(s: State, caller: DomId, domain: DomId, chosen: bool, flags: W
     grant_options: bits 3:0 are the greatest grant version that it may use.
     grant_frames, maptrack_frames: its limits, unless the default is asked for.
     fits: its vCPUs, interrupt controller, firmware and performance counters are such as the host can give.
-    vmids_left, memory_left: there is a VMID, and memory for what is not modelled.
+    vmids_left, memory_left: there is a VMID, and memory for what is not modelled; if the grant table would be wrong,
+    which is found last, also for all that is built before it.
     Errors: EPERM; EEXIST if the chosen id is in use; EINVAL for flags and options that Arm does not know, or an IOMMU
     that the host has not; EBUSY without a VMID; ENOMEM; EINVAL for a grant version of 0 or above the host's, or limits
     of the grant tables of 0 or above the host's.
