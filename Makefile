@@ -16,7 +16,7 @@ SELF := --config-settings editable_mode=compat --editable
 PACKAGES := $(wildcard spec proofs bulkhead impl)
 ARGS ?=
 
-.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz walks conformance-setup conformance vendor-boards pins clean
+.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz walks mmu conformance-setup conformance vendor-boards pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -66,11 +66,15 @@ fuzz: .venv/.stamp ## random guests on the specification and on impl/fast: SECON
 walks: .venv/.stamp ## walk millions of addresses by the specification and by impl/fast: ADDRESSES=… SEED=…
 	@$(BIN)/python -m bulkhead.fuzz.walks --addresses $(or $(ADDRESSES),1000000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+mmu: .venv/.stamp ## walk millions of addresses by the MMU of QEMU's processors as well: ADDRESSES=… SEED=…
+	@$(BIN)/python -m bulkhead.mmu --addresses $(or $(ADDRESSES),1000000) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 conformance-setup: .venv/.stamp ## install QEMU and compilers, fetch Debian's Xen, build the guest payload (root, once)
 	@$(BIN)/python -m impl.xen.setup $(ARGS)
 
-conformance: .venv/.stamp ## real Xen on every kind of machine that is set up
+conformance: .venv/.stamp ## real Xen on every kind of machine: tests, then random guests for SECONDS=… SEED=… KIND=…
 	@$(BIN)/pytest -q tests/conformance $(ARGS)
+	@if [ -n "$(SECONDS)" ]; then $(BIN)/python -m bulkhead.conformance $(KIND) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)); fi
 
 vendor-boards: .venv/.stamp ## fetch Debian's own device trees and read every one of them
 	@$(BIN)/python -m impl.boards.vendor

@@ -7,9 +7,9 @@ machines.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import random
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from struct import pack
@@ -1803,9 +1803,9 @@ def vector(name: str, scenario: Scenario) -> trace.Trace:
 
 def main() -> None:
     """Write every seed as a vector: ``python -m bulkhead.fuzz.seeds DIRECTORY``."""
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m bulkhead.fuzz.seeds DIRECTORY")
-    directory = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(prog="python -m bulkhead.fuzz.seeds", description="Write every seed as a vector.")
+    parser.add_argument("directory", type=Path)
+    directory: Path = parser.parse_args().directory
     directory.mkdir(parents=True, exist_ok=True)
     for name in SEEDS:
         # version 2 of the grant tables where a program is about it; the most usual machine for the others

@@ -367,6 +367,19 @@ def copy_sides_are_consistent(s: State, domain: DomId, vcpu: VcpuId, side: Index
     )
 
 
+@invariant("INV-GNT-COPY-WINDOW", over="copy_side", fulfils="SR-GNT-13")
+def windows_are_those_of_the_grants(s: State, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
+    """What of a page a side of a copy may use is what the grant's entry has on record: of a grant that was passed on,
+    the entry behind it.
+    """
+    row = s.copy_side[domain, vcpu, side]
+    behind, own = s.active_grant[row.trans_domid, row.trans_ref], s.active_grant[row.domain, row.ref]
+    return both(
+        implies(row.nested, both(row.start == behind.start, row.length == behind.length)),
+        implies(both(row.granted, neg(row.nested)), both(row.start == own.start, row.length == own.length)),
+    )
+
+
 @invariant("INV-GNT-COPY-BOTH", over="copied", fulfils="SR-GNT-13")
 def both_domains_are_known(s: State, domain: DomId, vcpu: VcpuId) -> bool:
     """A copy has looked up both domains or none, so none is kept from its end by a copy that is over."""

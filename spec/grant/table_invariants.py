@@ -109,7 +109,7 @@ def changes_are_consistent(s: State, domain: DomId) -> bool:
     row, change = s.domain[domain], s.version_change[domain]
     return both(
         change.to <= 2, change.to <= row.max_grant_version,
-        implies(change.to == 0, change.withdrawn == 0),
+        implies(change.to == 0, both(change.withdrawn == 0, change.cleared == 0)),
         implies(change.to == 2, change.withdrawn == 0),
         implies(both(change.to == 1, row.grant_version == 1), change.withdrawn == row.status_frames),
         implies(change.stopped, both(change.to == 1, row.grant_version == 2, row.status_frames > 0)),

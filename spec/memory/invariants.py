@@ -120,7 +120,7 @@ def direct_mapped_pages_stay(s: State, mfn: Mfn) -> bool:
 def owned_frames_are_ready(s: State, mfn: Mfn) -> bool:
     """A page that a domain has is not waiting to be scrubbed."""
     frame = s.frame[mfn]
-    return implies(frame.use == Use.DOMAIN, neg(frame.dirty))
+    return implies(frame.use != Use.FREE, neg(frame.dirty))
 
 
 @invariant("INV-WORD-SECRET", over="word", fulfils="SR-MEM-5", catches=("XSA-100",))

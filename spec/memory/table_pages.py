@@ -94,7 +94,7 @@ def free_table(s: TableState, page: Mfn) -> Outcome[TableState]:
     Source: xen/arch/arm/p2m.c (p2m_free_page), Xen 4.17.
     """
     legal(s.table_frame[page].use == Use.RETIRED, "nothing can reach it")
-    return accept(put(s, "table_frame", page, use=Use.POOL, owner=NOBODY, linked=False))
+    return accept(put(s, "table_frame", page, use=Use.POOL, linked=False))
 
 
 # ---- frames

@@ -3,7 +3,10 @@
 One source for two uses: on real tables of integers (``walk``, ``leaves``), and on any tables at all in the
 proof that tables and mappings agree (``spec.memory.tables``).
 
-Source: Arm DDI 0487, AArch64.S2Translate, AArch64.S2Walk, AArch64.S2HasPermissionsFault; Arm DDI 0406,
+The tables of arm32 are read as an Armv8 processor reads them in AArch32: bits 47:40 of an address that are set are an
+address size fault.  Armv7 has no such fault and leaves those bits to software as zero; Xen writes them as zero.
+
+Source: Arm DDI 0487, AArch64.S2Translate, AArch64.S2Walk, AArch64.S2HasPermissionsFault, AArch32.S2Walk; Arm DDI 0406,
 TranslationTableWalkLD; xen/arch/arm/p2m.c (p2m_get_entry), Xen 4.17.
 """
 

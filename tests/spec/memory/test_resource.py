@@ -38,7 +38,7 @@ def acquire(s: State, **changes: Any) -> Outcome[State]:
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"padding": 1, "frame": 1 << 32}, EINVAL),
+        ({"padding": 1, "domain": UNKNOWN}, EINVAL),
         ({"frame": 1 << 32, "domain": UNKNOWN}, EINVAL),
         ({"frame": (1 << 32) - 1, "domain": UNKNOWN}, EINVAL),
         ({"domain": UNKNOWN}, ESRCH),
