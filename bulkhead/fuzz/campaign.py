@@ -72,15 +72,17 @@ class Campaign:
 
     seed: of every choice; machines: scenarios, taken in turn; pool: where jobs run; factory: what makes the
     implementation's machine, picklable if the pool needs it; programs: names of seeds (`bulkhead.fuzz.seeds`) that each
-    machine begins with; single: the implementation alone; until_failure: the first failure ends it; ahead: see AHEAD.
+    machine begins with; single: the implementation alone; until_failure: the first failure ends it; ahead: see AHEAD;
+    clock: tells the seconds.
     """
 
     def __init__(self, seed: int, machines: Sequence[Scenario], pool: Executor, *,
                  factory: MachineFactory | None = None, programs: Sequence[str] = (),
                  single: bool = False, until_failure: bool = False, ahead: int = AHEAD,
-                 job_stimuli: int = JOB_STIMULI) -> None:
+                 job_stimuli: int = JOB_STIMULI, clock: Callable[[], float] = time.monotonic) -> None:
         self.seed, self.machines, self.pool, self.factory = seed, tuple(machines), pool, factory
         self.single, self.until_failure, self.ahead, self.job_stimuli = single, until_failure, ahead, job_stimuli
+        self.clock = clock
         self.progress = Progress(seed, tuple(dict.fromkeys(each.board for each in machines)))
         self.rng = random.Random(f"campaign/{seed}")
         self.known: set[Item] = set()
@@ -176,7 +178,7 @@ class Campaign:
 
         show: called now and then.
         """
-        self.started = time.monotonic()
+        self.started = self.clock()
         try:
             self._loop(seconds, jobs, show)
             self.progress.complete = True
@@ -227,7 +229,7 @@ class Campaign:
         """There is time for another job."""
         if self.until_failure and (self.progress.failures or self.progress.lost):
             return False
-        return self.number < jobs if jobs else time.monotonic() < until
+        return self.number < jobs if jobs else self.clock() < until
 
     def _wait(self, future: Future[Any], show: Show | None) -> Any:
         """The result of a future, the display kept alive meanwhile; None if its worker is lost for good."""
@@ -246,7 +248,7 @@ class Campaign:
                 return None
 
     def _tick(self, show: Show | None) -> None:
-        self.progress.seconds = time.monotonic() - self.started
+        self.progress.seconds = self.clock() - self.started
         if show is not None:
             show(self.progress)
 
