@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -13,9 +11,8 @@ from rich.table import Table
 
 from bulkhead.fuzz.campaign import Progress
 from bulkhead.fuzz.coverage import kinds, transitions
+from bulkhead.terminal import Throttled
 
-LINES_APART = 10.0
-"""Seconds between two lines of a log."""
 DRAWN_APART = 0.25
 
 
@@ -24,22 +21,9 @@ def display(console: Console, seconds: float) -> Iterator[Callable[[Progress], N
     """What shows a campaign's progress. seconds: that it will take."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=False) as live:
-            yield _Throttled(lambda progress: live.update(table(progress, seconds), refresh=True), DRAWN_APART)
+            yield Throttled(lambda progress: live.update(table(progress, seconds), refresh=True), DRAWN_APART)
         return
-    yield _Throttled(lambda progress: console.print(line(progress)), LINES_APART)
-
-
-class _Throttled:
-    """Calls a function at most so often."""
-
-    def __init__(self, function: Callable[[Progress], Any], apart: float) -> None:
-        self.function, self.apart, self.last = function, apart, time.monotonic()
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self.last >= self.apart:
-            self.last = now
-            self.function(progress)
+    yield Throttled(lambda progress: console.print(line(progress)))
 
 
 def line(progress: Progress) -> str:

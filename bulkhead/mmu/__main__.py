@@ -5,52 +5,26 @@ The first difference that nothing explains is made small and printed; the result
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from typer.exceptions import TyperException
 
-from bulkhead.mmu.campaign import Campaign, Show, document, line, run
+from bulkhead.mmu.campaign import Campaign, document, line, run
 from bulkhead.mmu.difference import story
 from bulkhead.mmu.explained import EXPLAINED
-from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
+from bulkhead.problems import FAILS, HOLDS, BadInputError
+from bulkhead.terminal import counted, single
 from impl.xen.errors import XenError
 from impl.xen.mmu.machine import PROCESSORS
 
 BUILD: Final = Path("build")
 VECTORS: Final = Path("tests/vectors")
-LINES_APART: Final = 10.0
-"""Seconds between two lines of a log."""
-
-
-@contextlib.contextmanager
-def display(console: Console, addresses: int) -> Iterator[Show]:
-    """What shows how far a run is: a bar on a terminal, plain lines in a log."""
-    if console.is_terminal:
-        with Progress(TextColumn("{task.completed:,.0f} addresses"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
-                      TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bar:
-            task = bar.add_task("", total=addresses)
-            yield lambda state: bar.update(task, completed=min(state.addresses, addresses),
-                                           description=state.newest[:60])
-        return
-    last = time.monotonic()
-
-    def show(state: Campaign) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINES_APART:
-            last = time.monotonic()
-            console.print(line(state))
-
-    yield show
 
 
 def main(
@@ -72,7 +46,7 @@ def main(
     out = Console(stderr=as_json, highlight=False, markup=False, soft_wrap=True)
     out.print(f"seed {chosen}, {len(processors)} processors")
     try:
-        with display(out, addresses) as show:
+        with counted(out, addresses, "addresses", lambda state: (state.addresses, state.newest), line) as show:
             state = run(chosen, addresses, processors=processors, vectors=vectors, show=show)
     except XenError as problem:
         raise BadInputError(str(problem)) from None
@@ -108,20 +82,7 @@ def _tell(state: Campaign, made: dict[str, Any], out: Console) -> None:
 
 def command(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 no difference, 1 a difference or interrupted, 2 bad input or set-up (with one line)."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        code: int = app(arguments, standalone_mode=False, prog_name="python -m bulkhead.mmu") or HOLDS
-    except BadInputError as problem:
-        sys.stderr.write(f"bulkhead: {problem}\n")
-        return BAD_INPUT
-    except TyperException as problem:
-        sys.stderr.write(f"bulkhead: {problem.format_message()}\n")
-        return BAD_INPUT
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("bulkhead: interrupted\n")
-        return FAILS
-    return code
+    return single(main, "python -m bulkhead.mmu", arguments)
 
 
 if __name__ == "__main__":

@@ -6,52 +6,26 @@ The first difference is shrunk to as few entries, addresses and bits as show it,
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from typer.exceptions import TyperException
 
 from bulkhead.fuzz.executors import executor
 from bulkhead.fuzz.walks import tables as generator
-from bulkhead.fuzz.walks.campaign import AHEAD, Comparison, Show, run
+from bulkhead.fuzz.walks.campaign import AHEAD, Comparison, run
 from bulkhead.fuzz.walks.report import document, line, story
-from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
+from bulkhead.problems import FAILS, HOLDS, BadInputError
+from bulkhead.terminal import counted, single
 
 BUILD: Final = Path("build")
 VECTORS: Final = Path("tests/vectors")
-LINES_APART: Final = 10.0
-"""Seconds between two lines of a log."""
-
-
-@contextlib.contextmanager
-def display(console: Console, addresses: int) -> Iterator[Show]:
-    """What shows how far a run is: a bar on a terminal, plain lines in a log."""
-    if console.is_terminal:
-        with Progress(TextColumn("{task.completed:,.0f} addresses"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
-                      TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bar:
-            task = bar.add_task("", total=addresses)
-            yield lambda state: bar.update(task, completed=min(state.total.addresses, addresses),
-                                           description=state.newest[:60])
-        return
-    last = time.monotonic()
-
-    def show(state: Comparison) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINES_APART:
-            last = time.monotonic()
-            console.print(line(state))
-
-    yield show
 
 
 def main(
@@ -70,7 +44,8 @@ def main(
     out.print(f"seed {chosen}, {len(generator.shapes())} shapes, {len(generator.STYLES)} styles")
     # one process does each job at once; a cluster has room for more
     ahead = 8 * AHEAD if cluster else 1 if processes == 1 else AHEAD * (processes or os.cpu_count() or 1)
-    with executor(processes, cluster) as pool, display(out, addresses) as show:
+    with executor(processes, cluster) as pool, counted(
+            out, addresses, "addresses", lambda state: (state.total.addresses, state.newest), line) as show:
         state = run(chosen, addresses, pool, vectors=vectors, show=show, ahead=ahead)
     made = document(state)
     BUILD.mkdir(exist_ok=True)
@@ -97,20 +72,7 @@ def _tell(state: Comparison, made: dict[str, Any], out: Console) -> None:
 
 def command(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 no difference, 1 a difference or interrupted, 2 bad input (with one line)."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    try:
-        code: int = app(arguments, standalone_mode=False, prog_name="python -m bulkhead.fuzz.walks") or HOLDS
-    except BadInputError as problem:
-        sys.stderr.write(f"bulkhead: {problem}\n")
-        return BAD_INPUT
-    except TyperException as problem:
-        sys.stderr.write(f"bulkhead: {problem.format_message()}\n")
-        return BAD_INPUT
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("bulkhead: interrupted\n")
-        return FAILS
-    return code
+    return single(main, "python -m bulkhead.fuzz.walks", arguments)
 
 
 if __name__ == "__main__":
