@@ -16,7 +16,7 @@ import attrs
 import pytest
 
 from proofs.booting import BOOT, Booting
-from proofs.engine.obligations import FAILED, Theory, TransitionProof
+from proofs.engine.obligations import FAILED, UNKNOWN, Theory, TransitionProof
 from proofs.fingerprint import dependencies
 from proofs.matrix import hints
 from proofs.table_traces import anything
@@ -24,7 +24,7 @@ from proofs.theories import MACHINE, TABLES, theory
 from spec.language.values import SpecificationError
 from tests.mutants.equivalence import ANSWER, SAME, compared
 from tests.mutants.mutation import Mutant, applied, original
-from tests.mutants.search import Answer, Found, Unchanged, counterexample, goals_of, is_proved, tried
+from tests.mutants.search import Answer, Found, Unchanged, counterexample, goals_of, tried, verdict_of
 
 PROOF, TEST, SURVIVED, BROKEN, EQUIVALENT = "proof", "test", "survived", "broken", "equivalent"
 HERE = pathlib.Path(__file__).resolve().parent
@@ -133,9 +133,11 @@ def by_steps(names: list[str], mutant: Mutant, budget: float) -> Answer:
                 if path.result.state is proof.before or not proof._alive(path, log):
                     continue
                 for goal in goals_of(proof, number, path, log):
-                    if not is_proved(proof, goal):
+                    verdict = verdict_of(proof, goal)
+                    if verdict == FAILED:
                         answer.failed.append(Found(goal.property, name))
                         return answer
+                    answer.late |= verdict == UNKNOWN
     return answer
 
 

@@ -16,7 +16,7 @@ import attrs
 
 from proofs.engine import terms as T
 from proofs.engine.hypotheses import Closure
-from proofs.engine.obligations import OVERFLOW, PROVED, Goal, Problem, Theory, TransitionProof
+from proofs.engine.obligations import FAILED, OVERFLOW, PROVED, UNKNOWN, Goal, Problem, Theory, TransitionProof
 from proofs.engine.scope import Counterexample, Scope, broken, keys_at_hand, out_of_range, run
 from proofs.engine.symbolic_tables import Log, RangeWrite, uids
 from proofs.engine.symbols import Path, lift
@@ -231,9 +231,10 @@ def follows_at_once(proof: TransitionProof, goal: Goal) -> bool:
     return proof._decide(closure, goal, 0) is not None
 
 
-def is_proved(proof: TransitionProof, goal: Goal) -> bool:
-    """The goal follows: from the invariants that were enough without the mutant, or from all of them."""
-    return all(line.verdict == PROVED for line in proof._decide_together([goal]))
+def verdict_of(proof: TransitionProof, goal: Goal) -> str:
+    """PROVED from the invariants that were enough without the mutant, or from all of them; FAILED; or UNKNOWN."""
+    verdicts = {line.verdict for line in proof._decide_together([goal])}
+    return FAILED if FAILED in verdicts else PROVED if verdicts == {PROVED} else UNKNOWN
 
 
 class Worlds:
@@ -278,9 +279,12 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float, *, w
                 if follows_at_once(proof, goal):
                     continue
                 answer.left += 1
-                if whole and not is_proved(proof, goal):
+                verdict = verdict_of(proof, goal) if whole else PROVED
+                if verdict == FAILED:
                     answer.failed.append(Found(goal.property, name))
                     return answer
+                # what the solver cannot say in time is no kill
+                answer.late |= verdict == UNKNOWN
                 for world in () if whole else worlds.from_where(proof, path, log):
                     answer.found = world.question(proof, path, log, goal, QUESTION)
                     if answer.found is not None:
@@ -303,7 +307,7 @@ def tried(theory: Theory, mutant: Mutant) -> Found | None:
     proof.only = lambda each: each == broke
     with applied(mutant):
         fails = any(
-            goal.property == broke and not is_proved(proof, goal)
+            goal.property == broke and verdict_of(proof, goal) != PROVED
             for number, (path, log) in enumerate(proof.paths()) for goal in goals_of(proof, number, path, log)
         )
     return Found(broke, name) if broke and fails else None
