@@ -1,4 +1,4 @@
-"""The command line: ``bulkhead prove``, ``walk``, ``boards``, ``replay`` and ``fuzz``."""
+"""The command line: ``bulkhead prove``, ``walk``, ``audit``, ``boards``, ``replay`` and ``fuzz``."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import sys
 from typing import Annotated
 
 import typer
-from typer.exceptions import TyperException
 
+from bulkhead.cli_audit import audit
 from bulkhead.cli_boards import boards
 from bulkhead.cli_fuzz import fuzz
 from bulkhead.cli_replay import replay
 from bulkhead.cli_walk import walk
-from bulkhead.problems import BAD_INPUT, FAILS, HOLDS, BadInputError
+from bulkhead.problems import FAILS, HOLDS
+from bulkhead.terminal import finished
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
                   help="An executable formal specification of Xen on Arm.")
@@ -60,6 +61,7 @@ def prove(
 
 
 app.command()(walk)
+app.command()(audit)
 app.command()(replay)
 app.command()(fuzz)
 app.add_typer(boards, name="boards")
@@ -67,18 +69,7 @@ app.add_typer(boards, name="boards")
 
 def main() -> None:
     """Entry point: bad input is one line and exit code 2."""
-    try:
-        code = app(standalone_mode=False)
-    except BadInputError as problem:
-        sys.stderr.write(f"bulkhead: {problem}\n")
-        sys.exit(BAD_INPUT)
-    except TyperException as problem:
-        sys.stderr.write(f"bulkhead: {problem.format_message()}\n")
-        sys.exit(BAD_INPUT)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("bulkhead: interrupted\n")
-        sys.exit(FAILS)
-    sys.exit(code or 0)
+    sys.exit(finished(app))
 
 
 if __name__ == "__main__":

@@ -70,7 +70,8 @@ class Monitor:
                 return answer["return"]
 
     def close(self) -> None:
-        """Hang up."""
+        """Hang up: QEMU serves one at a time."""
+        self._file.close()
         self._socket.close()
 
 

@@ -58,10 +58,10 @@ def install_tools(say: Say) -> None:
     run_tool(["apt-get", "-q", "install", "-y", "--no-install-recommends", *missing], environment, here)
 
 
-def fetch_xen(target: pathlib.Path, say: Say, *, symbols: bool = False) -> dict[str, Any]:
+def fetch_xen(target: pathlib.Path, say: Say, *, symbols: bool = True) -> dict[str, Any]:
     """Fetch and unpack Xen for both architectures; for each: package, version, SHA-256 of the package and the binary.
 
-    symbols: fetch Xen's debug symbols as well (xen-syms-ARCH). Errors: FetchError.
+    symbols: fetch the names of Xen's symbols as well (xen-syms-ARCH). Errors: FetchError.
     """
     known: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="bulkhead-xen-") as name:
@@ -85,8 +85,10 @@ def fetch_xen(target: pathlib.Path, say: Say, *, symbols: bool = False) -> dict[
             if symbols:
                 debug = _download(f"{package}-dbg", arch, environment, work)
                 run_tool(["dpkg-deb", "-x", str(debug), str(root)], environment, work)
-                for found in sorted(root.rglob("xen-syms*")):
-                    shutil.copyfile(found, target / f"xen-syms-{arch}")
+                table = next(iter(sorted(root.rglob("xen-syms*.map"))), None)
+                if table is None:
+                    raise FetchError(f"{debug.name} has no xen-syms*.map")
+                shutil.copyfile(table, target / f"xen-syms-{arch}")
     return known
 
 
@@ -116,7 +118,7 @@ def build_payload(target: pathlib.Path, arch: Arch) -> pathlib.Path:
     return image
 
 
-def set_up(target: pathlib.Path, say: Say, *, symbols: bool = False, fetch: bool = True) -> dict[str, Any]:
+def set_up(target: pathlib.Path, say: Say, *, symbols: bool = True, fetch: bool = True) -> dict[str, Any]:
     """Everything; what versions.json then says.
 
     fetch: False keeps the Xen that is there and builds the payload only. Errors: FetchError.
@@ -155,11 +157,11 @@ def main(arguments: Sequence[str]) -> int:
     """Set up and say what is being done; exit code 2 with one line if it cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m impl.xen.setup", description="Set up real Xen under QEMU.")
     parser.add_argument("folder", nargs="?", type=pathlib.Path, default=folder(), help="default: %(default)s")
-    parser.add_argument("--symbols", action="store_true", help="fetch Xen's debug symbols as well")
+    parser.add_argument("--no-symbols", action="store_true", help="leave Xen's symbols, which the auditor uses, out")
     parser.add_argument("--payload-only", action="store_true", help="build the payload again, fetch nothing")
     given = parser.parse_args(arguments)
     try:
-        versions = set_up(given.folder, lambda text: print(f"xen: {text}", flush=True), symbols=given.symbols,
+        versions = set_up(given.folder, lambda text: print(f"xen: {text}", flush=True), symbols=not given.no_symbols,
                           fetch=not given.payload_only)
     except (FetchError, OSError) as problem:
         sys.stderr.write(f"xen: {problem}\n")

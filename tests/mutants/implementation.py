@@ -6,8 +6,8 @@ the seeded programs that come through the changed function, the quickest first; 
 
 No systematic mutant is made of what is no behaviour of Xen:
 
-* functions that run while a machine is set up (both sides begin with the booted state), take and restore snapshots, or
-  carry out choices that a test forces on the machine;
+* functions that run only while a machine is set up (both sides begin with the booted state, and no flaw is in while a
+  machine boots), take and restore snapshots, or carry out choices that a test forces on the machine;
 * guards that only raise: they refuse configurations and calls that nobody makes, or stop where Xen has an assertion;
 * records that nobody reads, hooks of tests, and the choice between one row and many at once where both give the same.
 """
@@ -48,7 +48,8 @@ from bulkhead.fuzz.grammar import WEIGHTS
 from bulkhead.fuzz.job import Failure, Job, Result
 from bulkhead.fuzz.seeds import SEEDS, Program
 from bulkhead.fuzz.world import FoundError, Single, broke
-from impl.fast.machine import Machine
+from impl.boards.ram import Ram
+from impl.fast.machine import Config, Machine
 from tests.mutants.implementation_historical import HISTORICAL, INVISIBLE, Flaw
 from tests.mutants.mutation import exchanged, source_of
 from tests.mutants.systematic import Site, changed, conditions
@@ -118,6 +119,7 @@ _FEWER = "the machines that are compared have fewer handles than 2**15"
 _BEYOND = "the highest mapped frame, which is asked for before, lies below"
 _COHERENT = "memory types and shareability do not matter where caches are coherent"
 _FASTER = "a short cut: the long way gives the same"
+_RACE = "the entry is read twice, and no guest runs in between"
 
 EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     # (function, what its words contain, why no guest and no projection can notice)
@@ -196,6 +198,11 @@ EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     ("p2m._attributes", "if p2m_type == abi.p2m_mmio_direct", _COHERENT),
     ("p2m._attributes", "update dropped: word |= _", _COHERENT),
     ("grant.mapping._dma_get", "condition 1 dropped: readonly and readers == 1", "with no writer it is a reader"),
+    ("grant.entries._set_status_v2", "effect dropped: clear_status(", _RACE),
+    ("grant.entries._set_status_v2", "guard dropped: if header & GTF_readonly: clear_status", _RACE),
+    ("grant.entries._set_status_v2", "guard dropped: if _mismatch_v2(header, mask, local, mapping) or", _RACE),
+    ("grant.entries._set_status_v2", "dropped: _mismatch_v2(header, mask, local, mapping) or", _RACE),
+    ("grant.lifecycle.create", "guard dropped: if error", "a domain whose table cannot be had is given up at once"),
 )
 """Systematic mutants that no guest and no projection can notice."""
 
@@ -428,6 +435,21 @@ class _Watched(Machine):
         return super()._begin()
 
 
+class _Booted:
+    """Makes machines that boot without the flaw: what a machine begins with is given to both sides."""
+
+    def __init__(self, flaw: Flaw) -> None:
+        self.function = dict(functions(flaw.module))[flaw.function]
+        self.plain = self.function.__code__
+
+    def __call__(self, ram: Ram, config: Config) -> Machine:
+        flawed, self.function.__code__ = self.function.__code__, self.plain
+        try:
+            return _Watched(ram, config)
+        finally:
+            self.function.__code__ = flawed
+
+
 @contextmanager
 def _watch() -> Iterator[None]:
     """Raise StuckError in the implementation when no stimulus begins for a while."""
@@ -471,11 +493,11 @@ class _Strict(SerialExecutor):
 class _Hunt(Campaign):
     """A campaign that begins with given programs."""
 
-    def __init__(self, flaw: Flaw, first: Sequence[tuple[Scenario, str]], until: float) -> None:
+    def __init__(self, flaw: Flaw, booted: _Booted, first: Sequence[tuple[Scenario, str]], until: float) -> None:
         self.first, self.until, self.flaw = list(first), until, flaw
         machines = list(dict.fromkeys(scenario for scenario, _ in first)) or list(scenarios(BOARDS))
-        super().__init__(1, machines, _Strict(), factory=functools.partial(_Watched), until_failure=True, ahead=1,
-                         job_stimuli=400, clock=time.process_time)
+        super().__init__(1, machines, _Strict(), factory=booted, until_failure=True, ahead=1, job_stimuli=400,
+                         clock=time.process_time)
 
     def _job(self) -> Job:
         if self.first and self.clock() < self.until:
@@ -493,10 +515,10 @@ class _Hunt(Campaign):
 
 def hunt(flaw: Flaw, seconds: float = SECONDS) -> Verdict:
     """Let the fuzzer look for the flaw, for so long at most."""
-    first = programs_for(flaw)
+    first, booted = programs_for(flaw), _Booted(flaw)
     started = time.process_time()
     with applied(flaw), _watch():
-        progress = _Hunt(flaw, first, started + DIRECTED * seconds).run(seconds)
+        progress = _Hunt(flaw, booted, first, started + DIRECTED * seconds).run(seconds)
     found = progress.failures[0].finding.text.splitlines()[0] if progress.failures else ""
     return Verdict(flaw.id, flaw.source, flaw.where, flaw.words, found, round(time.process_time() - started, 2),
                    progress.stimuli)
