@@ -741,7 +741,7 @@ def cache_flush_looks_through_large_tables(p: Program) -> None:
     own = p.domain(2).p2m.find(p.gfn(2, 0))[0]
     for frame, offset, length, op in ((mfn, 0, 4096, 3), (other, 0, 64, 1), (mfn, 0, 0, 3), (mfn, 0, 8, 0),
                                       (mfn, 4095, 2, 1), (device, 0, 8, 1), (mfn, 0, 8, 1 << 31), (own, 0, 8, 2),
-                                      (p.world.machine.memory.banks[0][0], 0, 8, 1)):
+                                      (own | 1 << 32, 0, 8, 2), (p.world.machine.memory.banks[0][0], 0, 8, 1)):
         item = g.CACHE_FLUSH.pack(frame << 12, offset, length, op)
         p.finish(2, p.grant_op(2, g.GNTTABOP_cache_flush, item * 2, 2, preempt=1))
         for cursor in (1, 2, 1 << 19):

@@ -119,6 +119,7 @@ _FEWER = "the machines that are compared have fewer handles than 2**15"
 _BEYOND = "the highest mapped frame, which is asked for before, lies below"
 _COHERENT = "memory types and shareability do not matter where caches are coherent"
 _FASTER = "a short cut: the long way gives the same"
+_ENDED = "a domain or vCPU that does not run is given no stimulus"
 _RACE = "the entry is read twice, and no guest runs in between"
 
 EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
@@ -147,6 +148,8 @@ EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     ("frames.Frames._alloc_heap", "condition 2 dropped: found is None and", "the first search took dirty blocks too"),
     ("frames.Frames._alloc_heap", "dropped: dirty != _CLEAN and dirty < half", _MORE_DIRTY),
     ("frames.Frames._alloc_heap", "bound off by one: dirty < half", _MORE_DIRTY),
+    ("frames.Frames._alloc_heap", "update dropped: self.type_info[first:first + request]",
+     "where a frame is mapped is on record of Xen's own frames alone, which are taken one by one"),
     ("frames.Frames._free_heap", "update dropped: orders[b] = -1", _TWICE),
     ("frames.Frames._free_heap", "dropped: orders[b] != order or buddy not in lists[order]", _TWICE),
     ("frames.Frames._free_heap", "bound off by one: buddy < mfn", "a block is not its own buddy"),
@@ -165,6 +168,7 @@ EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     ("frames.Frames.index", "if len(first) == 1", _FASTER),
     ("frames.Frames.share_xen_page", "update dropped: self._type[i] =", "nobody reads the count of a page's type"),
     ("frames.Frames.share_xen_page", "guard dropped: if self._owner[i] == domain.id", "a frame is shared once"),
+    ("machine.Machine.hypercall", "dropped: not domain.runs or vcpu not in domain.vcpus", _ENDED),
     ("machine._handlers", "", "the table of handlers is filled once, or again with the same"),
     ("machine.Machine._begin", "if self.frames.choices", _FASTER),
     ("p2m.P2m._invalidate_table", "guard dropped: if page.any()", _FASTER),
