@@ -1757,10 +1757,12 @@ def version_2_is_left_with_odd_entries(p: Program) -> None:
 def dom0_maps_a_block_over_its_tables(p: Program) -> None:
     """Frames that dom0 is given are mapped 1:1, first one by one, then as a block, which frees their table."""
     p.control(domctl.MAX_MEM, 0, pack("<Q", 4 * 100000))
+    blocks: list[int] = []
     for _ in range(2):
         before = set(p.domain(0).page_list)
         p.reservation(0, abi.XENMEM_increase_reservation, [], count=1, order=9)
         for first in sorted(set(p.domain(0).page_list) - before)[:1]:
+            blocks = [first]
             p.reservation(0, abi.XENMEM_populate_physmap, [first + 3, first + 511, first + 600])
             p.store(0, (first + 3 << 12) + 8, 5)
             p.reservation(0, abi.XENMEM_populate_physmap, [first], order=9)
@@ -1772,8 +1774,9 @@ def dom0_maps_a_block_over_its_tables(p: Program) -> None:
     p.load(0, p.page(0, 0))
     # dom0 has its tables from the heap: soon there is none to split a block with
     take_everything(p)
-    for number in range(1, 512, 100):
-        p.resource(0, 1, [first + number])
+    for block in blocks:
+        for number in range(1, 512, 100):
+            p.resource(0, 1, [block + number])
 
 
 def history(name: str, scenario: Scenario) -> History:

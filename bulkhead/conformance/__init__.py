@@ -1,0 +1,1 @@
+"""Random guests on real Xen, followed by the specification: what they see, and Xen's own tables, compared."""

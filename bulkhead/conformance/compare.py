@@ -1,0 +1,234 @@
+"""What real Xen shows in its tables and in RAM, compared with the specification; and what its frames are called.
+
+Frames that Xen has not shown have made-up names, see ``machines``. A name gets its meaning where it shows first, and
+two names never mean one frame.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
+
+from bulkhead.conformance.machines import Twins
+from bulkhead.conformance.stage2 import row
+from bulkhead.fuzz.stimuli import Stimulus
+from bulkhead.oracle.projection import Difference, row_difference, row_of
+from bulkhead.oracle.tables import Words
+from impl.xen.tables import DEVICE_TYPES
+from spec.state import Use
+
+BLOCK: Final = 512
+WALLCLOCK: Final = 0x430
+"""Where shared_info has the time of day, 16 bytes. Source: xen/include/public/xen.h and arch-arm.h."""
+
+
+class Comparison:
+    """Tables and memory of a machine beside the specification.
+
+    twins: just booted. names: Xen's frames behind made-up names; compared: how many rows and pages so far.
+    """
+
+    def __init__(self, twins: Twins) -> None:
+        self.twins = twins
+        self.xen, self.oracle = twins.xen, twins.oracle
+        self.names: dict[int, int] = {}
+        self.compared = Counter[str]()
+        self._words: set[int] = set()
+        self._rows: set[tuple[int, int]] = set()
+        self._stale: set[tuple[int, int]] = set()
+
+    def touched(self) -> None:
+        """Note what the specification's last stimulus has written."""
+        logs = self.oracle.logs
+        self._words |= logs["word"].keys
+        self._rows |= logs["p2m"].keys
+        state = self.oracle.state
+        for key in logs["p2m"].keys:
+            if state.p2m[key].stale:
+                self._stale.add(key)
+        for name in self.names.keys() & logs["frame"].keys:
+            if state.frame[name].use == Use.FREE:   # type: ignore[index]
+                del self.names[name]
+
+    def astray(self) -> bool:
+        """DEV-1 has come about, and nothing can be said any more of what Xen does with a frame."""
+        state = self.oracle.state
+        return any(state.p2m[key].stale and not self._is_seen(state.p2m[key].mfn)     # type: ignore[index]
+                   for key in self._stale)
+
+    # ---- names
+
+    def named(self, stimulus: Stimulus, expected: int, seen: int, difference: Difference) -> Difference | None:
+        """A load that shows the number of a frame with a made-up name: the guest's memory is made to hold Xen's."""
+        _, domain, _, address, size = stimulus
+        mfn, start = self.oracle.state.p2m[domain, address >> 12].mfn, address % 4096
+        words = self.oracle.state.word
+        assert isinstance(words, Words)
+        page = words.page(mfn).words
+        if start + size > 4096 or page[start:start + size] != expected.to_bytes(size, "little"):
+            return difference
+        wanted = page[:start] + seen.to_bytes(size, "little") + page[start + size:]
+        for at in range(max(start - 7, 0), min(start + size, 4089)):
+            made = self._with_name(page[at:at + 8], wanted[at:at + 8] if size == 8 and at == start else None)
+            if made is not None and page[:at] + made + page[at + 8:] == wanted:
+                self.oracle.poke(mfn, at, made)
+                return None
+        return difference
+
+    def _with_name(self, data: bytes, seen: bytes | None) -> bytes | None:
+        """Eight bytes that hold a made-up name, as an address or a frame number, with Xen's; None if they do not.
+
+        seen: what Xen has there, from which a name is learnt that was not met before.
+        """
+        word = int.from_bytes(data, "little")
+        for shift in (12, 0):
+            name = word >> shift
+            if not self.twins.is_made_up(name):
+                continue
+            meant = self.names.get(name)
+            if meant is None and seen is not None:
+                meant = int.from_bytes(seen, "little") >> shift
+                if meant in self.names.values() or self._used(meant) or not self._is_ram(meant):
+                    continue
+                self._learn(name, meant)
+            if meant is not None:
+                return (meant << shift | word & (1 << shift) - 1).to_bytes(8, "little")
+        return None
+
+    def _is_ram(self, mfn: int) -> bool:
+        return 0 <= (mfn << 12) - self.xen.kind.ram_base < self.xen.kind.ram_size
+
+    # ---- tables and memory
+
+    def batch(self, changed: dict[int, dict[int, int]]) -> list[Difference]:
+        """Rows and pages that either side touched in the batch."""
+        keys = set(self._rows)
+        for domain, leaves in changed.items():
+            for gfn, frames in leaves.items():
+                if frames <= BLOCK:
+                    keys.update((domain, each) for each in range(gfn, gfn + frames))
+        found = self._compare_rows(keys)
+        while self._words:
+            # a page may show what a name means
+            pages, self._words = self._words, set()
+            found += self._compare_pages(pages)
+        self._rows = set()
+        return found
+
+    def _compare_rows(self, keys: Iterable[tuple[int, int]]) -> list[Difference]:
+        found = []
+        state = self.oracle.state
+        for key in sorted(keys):
+            domain, gfn = key
+            tracker = self.twins.trackers.get(domain)
+            if tracker is None or domain not in self.oracle.guests or gfn in self.twins.kept[domain]:
+                continue
+            leaf = tracker.find(gfn)
+            seen = None if leaf is None else row(leaf)
+            expected = row_of(state, "p2m", key)
+            if expected is not None and self.twins.is_made_up(expected[0]):
+                expected = self._meant(expected, seen)
+            self.compared["rows"] += 1
+            if (leaf is None or leaf.type in DEVICE_TYPES) and (expected is None or expected[1] in DEVICE_TYPES):
+                # the validity of a device's entries changes with the payload's interrupts
+                seen = None if seen is None else seen[:2]
+                expected = None if expected is None else expected[:2]
+                if seen != expected:
+                    found.append(Difference("p2m", f"device of domain {domain} at gfn {gfn:#x}: {expected} by the "
+                                                   f"specification, {seen} in Xen's tables", key))
+                continue
+            difference = row_difference("p2m", key, expected, seen)
+            if difference is not None:
+                found.append(Difference(difference.what, difference.text.replace(
+                    "in the implementation", "in Xen's tables"), key))
+        return found
+
+    def _meant(self, expected: tuple[Any, ...], seen: tuple[Any, ...] | None) -> tuple[Any, ...]:
+        """A row whose frame has a made-up name, with Xen's; learnt if this is where it shows first."""
+        name = expected[0]
+        meant = self.names.get(name)
+        if meant is None and seen is not None:
+            meant = int(seen[0])
+            if meant in self.names.values() or self._used(meant):
+                return expected
+            self._learn(name, meant)
+        return expected if meant is None else (meant, *expected[1:])
+
+    def _learn(self, name: int, meant: int) -> None:
+        """A made-up name has got its meaning."""
+        self.names[name] = meant
+        self._words.add(name)
+        if any(name == each.shared_info for each in self._domains()):
+            # the time of day at which the domain was made
+            start = (meant << 12) - self.xen.kind.ram_base + WALLCLOCK
+            self.oracle.poke(name, WALLCLOCK, self.xen.qemu.bytes[start:start + 16].tobytes())
+
+    def _domains(self) -> list[Any]:
+        domains = self.oracle.state.domain
+        return [domains[number] for number in self.oracle.guests]     # type: ignore[index]
+
+    def _used(self, mfn: int) -> bool:
+        """A frame that a domain has under its own name already."""
+        return not self.twins.is_made_up(mfn) and self._is_seen(mfn)
+
+    def _is_seen(self, mfn: int) -> bool:
+        """A domain can see a frame's contents."""
+        return self.oracle.state.frame[mfn].use in {Use.DOMAIN, Use.SHARED}  # type: ignore[index,operator]
+
+    def _compare_pages(self, frames: Iterable[int]) -> list[Difference]:
+        """The contents of frames that a domain can see."""
+        found = []
+        state, base, ram = self.oracle.state, self.xen.kind.ram_base, self.xen.qemu.bytes
+        words = state.word
+        assert isinstance(words, Words)
+        for mfn in sorted(frames):
+            if mfn in self.twins.kept_frames or not self._is_seen(mfn):
+                continue
+            real = self.names.get(mfn) if self.twins.is_made_up(mfn) else mfn
+            if real is None:
+                continue
+            start = (real << 12) - base
+            seen, expected = ram[start:start + 4096].tobytes(), words.page(mfn).words
+            self.compared["pages"] += 1
+            if seen != expected:
+                difference = self._page_difference(mfn, expected, seen)
+                if difference is not None:
+                    found.append(difference)
+        return found
+
+    def _page_difference(self, mfn: int, expected: bytes, seen: bytes) -> Difference | None:
+        while expected != seen:
+            at = next(i for i in range(4096) if expected[i] != seen[i])
+            for first in range(max(at - 7, 0), min(at + 1, 4089)):
+                made = self._with_name(expected[first:first + 8], seen[first:first + 8])
+                if made is not None and made == seen[first:first + 8]:
+                    self.oracle.poke(mfn, first, made)
+                    expected = expected[:first] + made + expected[first + 8:]
+                    break
+            else:
+                at &= ~7
+                one, other = (int.from_bytes(data[at:at + 8], "little") for data in (expected, seen))
+                owner = self.oracle.state.frame[mfn].owner   # type: ignore[index]
+                where = f"memory of domain {owner}: mfn {self.names.get(mfn, mfn):#x} + {at:#x}"
+                return Difference("memory", f"{where} holds {one:#x} by the specification, {other:#x} in RAM",
+                                  (mfn, at // 8))
+        return None
+
+    def whole(self) -> list[Difference]:
+        """Everything that the specification says of the domains with a payload: all rows, all pages."""
+        with self.xen.qemu.stopped():
+            for tracker in self.twins.trackers.values():
+                tracker.update()
+        state = self.oracle.state
+        keys: set[tuple[int, int]] = {key for key in state.p2m.keys() if key[0] in self.twins.trackers}  # noqa: SIM118
+        for domain, tracker in self.twins.trackers.items():
+            keys.update((domain, gfn) for leaf in tracker.leaves(devices=False)
+                        for gfn in range(leaf.gfn, leaf.gfn + leaf.frames))
+        found = self._compare_rows(keys)
+        words = state.word
+        assert isinstance(words, Words)
+        return found + self._compare_pages(state.frame.keys())
+
+
+__all__ = ["Comparison"]

@@ -1,0 +1,345 @@
+"""Guests of real Xen: the fuzzer's grammar, without what would end a payload or the whole session.
+
+`Batch` takes the grammar's stimuli. The twin of ``impl.fast`` takes each at once, so that the grammar knows what comes
+of it; real Xen takes all of them later, in one go. What cannot be driven there is left out, and counted by its reason.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from bulkhead.fuzz.grammar import WEIGHTS, Grammar
+from bulkhead.fuzz.stimuli import Stimulus, give
+from impl.fast import abi, domctl
+from impl.fast.domains import Domain
+from impl.fast.errors import BadStimulus, NotModelled
+from impl.fast.grant.layouts import (
+    CACHE_FLUSH,
+    UNMAP,
+    GNTMAP_host_map,
+    GNTTABOP_cache_flush,
+    GNTTABOP_unmap_and_replace,
+    GNTTABOP_unmap_grant_ref,
+)
+from impl.fast.machine import Machine, Observation
+
+if TYPE_CHECKING:
+    from bulkhead.conformance.machines import Twins
+
+STUCK: Final = 1
+"""Accesses of a batch that may be tried for ever: each costs 20 ms, in which Xen could answer a hundred calls."""
+LONGEST: Final = 4000
+"""Stimuli of a batch at most."""
+MOST_DEVICE_FRAMES: Final = 80
+LINE: Final = 64
+"""Bytes of a cache line of the processors here."""
+CPU_TIME: Final = 0x48
+"""Where the argument of getdomaininfo has that time. Source: xen/include/public/domctl.h."""
+_DEVICE: Final = (abi.p2m_mmio_direct_dev, abi.p2m_mmio_direct_nc, abi.p2m_mmio_direct_c)
+_STAGE1_BITS: Final = 39
+"""Width of the payload's identity map when its MMU is on."""
+_MOVES: Final = frozenset({abi.XENMEM_decrease_reservation, abi.XENMEM_add_to_physmap, abi.XENMEM_populate_physmap,
+                           abi.XENMEM_add_to_physmap_batch, abi.XENMEM_remove_from_physmap,
+                           abi.XENMEM_acquire_resource})
+
+LEFT_OUT: Final = {
+    "own pages": "the payload's own pages are not touched: it would run no more",
+    "device": "what a device answers is the device's, not Xen's",
+    "stage 1": "an address that the guest's own stage 1 does not let through",
+    "alignment": "an instruction at an address that is not a multiple of 4",
+    "width": "a guest of 32 bits has no such address",
+    "stuck": f"an access that is tried for ever costs 20 ms: {STUCK} a batch",
+    "cache off": "the payload writes other registers before SCTLR, at which Xen stops watching a cache that is on",
+    "set/way": "QEMU's Cortex-A15 does not trap cache operations by set and way",
+    "name": "the machine address of a frame that Xen has not shown",
+    "part of a line": "an invalidation within one cache line is for hardware that has caches",
+    "DEV-1": "comes late in a session only, as the comparison may have to end after it",
+    "pause": "a vCPU that is paused amid a program does not finish it",
+    "no payload": "a domain made at run time has no payload to run",
+    "context": "a vCPU whose registers are set runs its payload no more",
+    "life": "a domain with a payload is destroyed only at the end of a session",
+    "pool": "a pool of more pages than there are takes Xen seconds",
+    "I/O memory": "a range of very many frames of I/O memory takes the specification long",
+    "width at birth": "on arm64 a new domain has 32 bits until its width is set: the twins say 64",
+    "not modelled": "a call that Xen has and the specification leaves out",
+}
+"""What is not given to real Xen, by the names of `Batch.left_out`."""
+
+
+@attrs.frozen
+class Taken:
+    """Frames that the twin populated a domain with: name of the first, domain, first gfn, how many."""
+
+    name: int
+    domain: int
+    gfn: int
+    frames: int
+
+
+@attrs.frozen
+class Given:
+    """A stimulus of a batch.
+
+    choices: that the twin made meanwhile; foreseen: how it ended there, and register 0; taken: where new frames went.
+    """
+
+    stimulus: Stimulus
+    choices: tuple[tuple[str, int], ...]
+    foreseen: tuple[str, int | None]
+    taken: tuple[Taken, ...] = ()
+
+
+class Batch:
+    """Stimuli in the making.
+
+    twins: the machine; names: Xen's frames behind names that the twin uses; late: DEV-1 may come about; ending:
+    domains with a payload may be destroyed.
+    given: what real Xen is to be given; left_out: by reason; over: nothing more is to be added after this, as a domain
+    or the machine ended; spoilt: a payload's own page was moved or written, so that nothing of this may be given.
+    """
+
+    def __init__(self, twins: Twins, names: Mapping[int, int] | None = None, *, late: bool = True,
+                 ending: bool = False) -> None:
+        self.twins = twins
+        self.names = names or {}
+        self._shown = frozenset(self.names.values())
+        self.machine: Machine = twins.fast
+        self.late, self.ending = late, ending
+        self.given: list[Given] = []
+        self.left_out: Counter[str] = Counter()
+        self.over = False
+        self.spoilt = False
+        self._stuck = 0
+
+    def run(self, stimulus: Stimulus) -> Observation | None:
+        """One stimulus; None if it is left out."""
+        if self.over or self.spoilt or len(self.given) >= LONGEST:
+            return None
+        kind, number, vcpu, *rest = stimulus
+        if (number, vcpu) not in self.twins.xen.boxes:
+            return self._leave("no payload")
+        domain = self.machine.domains.get(number)
+        if domain is None:
+            return None
+        if kind == "hypercall":
+            stimulus = (kind, number, vcpu, rest[0], 0)
+            why = self._refused_call(domain, rest[0])
+        elif kind in {"load", "store", "fetch"}:
+            why = self._refused_access(domain, vcpu, kind, *rest)
+            if kind == "store" and rest[1] == 8 and not rest[2] & 0xFFF and self.twins.is_made_up(rest[2] >> 12):
+                # a machine address, as Xen knows it
+                name = self.names.get(rest[2] >> 12)
+                why = why or ("" if name is not None else "name")
+                stimulus = (kind, number, vcpu, rest[0], 8, (name or 0) << 12)
+        elif kind == "set_way":
+            why = "set/way" if self.machine.width == 32 else ""
+        else:
+            state = domain.vcpus[vcpu]
+            why = "cache off" if state.traps_vm and state.cache_on else ""
+        if why:
+            return self._leave(why)
+        try:
+            seen = give(self.machine, stimulus)
+        except (BadStimulus, NotModelled):
+            return self._leave("not modelled")
+        if seen.kind == "stuck":
+            self._stuck += 1
+            if self._stuck > STUCK:
+                return self._leave("stuck")
+        foreseen = seen.kind, None if seen.registers is None else seen.registers[0]
+        self.given.append(Given(stimulus, seen.choices, foreseen, tuple(self._after(domain, stimulus, seen))))
+        if kind == "hypercall" and foreseen == ("value", 0):
+            self._forget_time(domain, vcpu, stimulus[3])
+        return seen
+
+    def _forget_time(self, domain: Domain, vcpu: int, registers: dict[int, int]) -> None:
+        """Getdomaininfo tells how long a domain has run: only Xen knows, so that the guest puts a zero there."""
+        if registers.get(16 if domain.width == 64 else 12) == abi.HYPERCALL_DOMCTL and domain.runs:
+            data = self._argument(domain, registers.get(0, 0), 4)
+            if data == domctl.GETDOMAININFO.to_bytes(4, "little"):
+                self.run(("store", domain.id, vcpu, registers.get(0, 0) + CPU_TIME & self.machine.address_mask, 8, 0))
+
+    def _leave(self, why: str) -> Observation | None:
+        self.left_out[why] += 1
+        return None
+
+    def _refused_access(self, domain: Domain, vcpu: int, kind: str, address: int, size: int = 4, _value: int = 0
+                        ) -> str:
+        last = address + size - 1
+        kept = self.twins.kept[domain.id]
+        if address >> 12 in kept or last >> 12 in kept:
+            return "own pages"
+        if domain.width == 32 and last >> 32:
+            return "width"
+        if last >> (_STAGE1_BITS if domain.vcpus[vcpu].cache_on else self.machine.ipa_bits):
+            return "stage 1"
+        if kind == "fetch" and address & 3:
+            return "alignment"
+        if any(domain.p2m.find(each >> 12)[1] in _DEVICE for each in (address, last)):
+            return "device"
+        return ""
+
+    def _refused_call(self, domain: Domain, registers: dict[int, int]) -> str:
+        number = registers.get(16 if domain.width == 64 else 12, 0)
+        if number == abi.HYPERCALL_DOMCTL:
+            data = self._argument(domain, registers.get(0, 0), abi.DOMCTL_SIZE)
+            return "" if data is None else self._refused_control(domain.id, data)
+        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_increase_reservation:
+            return self._refused_increase(domain, registers)
+        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_cache_flush:
+            return self._refused_flush(domain, registers)
+        if number == abi.HYPERCALL_GRANT_TABLE_OP and not self.late:
+            return self._refused_unmap(domain, registers)
+        return ""
+
+    def _refused_increase(self, domain: Domain, registers: dict[int, int]) -> str:
+        """What is increased lies nowhere, but a domain that is mapped one to one may name it."""
+        data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
+        if data is None:
+            return ""
+        domid = abi.MEMORY_RESERVATION.unpack(data)[4]
+        subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
+        return "name" if subject is not None and subject.direct_map else ""
+
+    def _refused_unmap(self, domain: Domain, registers: dict[int, int]) -> str:
+        if registers.get(0, 0) & 0xFFF not in {GNTTABOP_unmap_grant_ref, GNTTABOP_unmap_and_replace}:
+            return ""
+        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
+            data = self._argument(domain, registers.get(1, 0) + UNMAP.size * i, UNMAP.size)
+            if data is None:
+                break
+            host, _, handle, _ = UNMAP.unpack(data)
+            table = domain.grant_table
+            if handle >= table.maptrack_limit or not table.map_flags[handle] & GNTMAP_host_map:
+                continue
+            granter = self.machine.domains.get(table.map_domid[handle])
+            if granter is not None and domain.p2m.find(host >> 12)[0] != granter.grant_table.act_mfn[
+                    table.map_ref[handle]]:
+                return "DEV-1"
+        return ""
+
+    def _refused_flush(self, domain: Domain, registers: dict[int, int]) -> str:
+        size = CACHE_FLUSH.size
+        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
+            data = self._argument(domain, registers.get(1, 0) + size * i, size)
+            if data is None:
+                break
+            address, offset, length, operation = CACHE_FLUSH.unpack(data)
+            mfn, frames = address >> 12, self.machine.frames
+            if frames.valid(mfn) and frames.owner_of(mfn) is None and mfn not in self._shown:
+                # perhaps a frame of a domain that was made at run time
+                return "name"
+            if operation == 2 and offset % LINE and 0 < length < LINE - offset % LINE:
+                return "part of a line"
+        return ""
+
+    def _argument(self, domain: Domain, address: int, size: int) -> bytes | None:
+        """Bytes of a guest's memory as the twin has it, or None."""
+        data = b""
+        address &= self.machine.address_mask
+        while size:
+            mfn, kind = domain.p2m.find(address >> 12)
+            part = min(size, 4096 - address % 4096)
+            if kind in _DEVICE or not self.machine.frames.valid(mfn):
+                return None
+            data += self.machine.memory.read(mfn, address % 4096, part)
+            address, size = address + part, size - part
+        return data
+
+    def _refused_control(self, caller: int, data: bytes) -> str:
+        command, _, domid = abi.DOMCTL_HEADER.unpack_from(data)
+        own = domid in self.twins.kept
+        words = [int.from_bytes(data[16 + 8 * i:24 + 8 * i], "little") for i in range(3)]
+        other = self.machine.domains.get(domid)
+        if command == domctl.DESTROYDOMAIN and own and domid != caller and not (self.ending and domid):
+            return "life"
+        if command == domctl.PAUSEDOMAIN and own:
+            return "pause"
+        if command == domctl.UNPAUSEDOMAIN and other is not None and any(not v.offline for v in other.vcpus.values()):
+            return "pause" if own else "no payload"
+        if command == domctl.SETVCPUCONTEXT and own:
+            return "context"
+        if command == domctl.SETVCPUCONTEXT and self.machine.width == 64:
+            return "width at birth"
+        if command == domctl.SET_PAGING_MEMPOOL_SIZE and words[0] >> 12 > 2048:
+            return "pool"
+        if command in {domctl.IOMEM_PERMISSION, domctl.MEMORY_MAPPING}:
+            frames = words[1] if command == domctl.IOMEM_PERMISSION else words[2]
+            if frames > MOST_DEVICE_FRAMES:
+                return "I/O memory"
+        return ""
+
+    def _after(self, domain: Domain, stimulus: Stimulus, seen: Observation) -> list[Taken]:
+        """What has to be known of a stimulus that the twin took; the frames that it populated a domain with."""
+        if seen.kind in {"crash", "panic"}:
+            self.over = True
+            return []
+        if not self.twins.kept_frames.isdisjoint(self.machine.memory.written):
+            self.spoilt = True
+        if stimulus[0] != "hypercall":
+            return []
+        registers = stimulus[3]
+        number = registers.get(16 if domain.width == 64 else 12, 0)
+        if number == abi.HYPERCALL_DOMCTL:
+            alive = (self.machine.domains.get(each) for each in self.twins.kept)
+            self.over = any(each is None or each.is_dying for each in alive)
+        if number != abi.HYPERCALL_MEMORY_OP:
+            return []
+        operation = registers.get(0, 0) & 63
+        if operation in _MOVES:
+            self.spoilt = self.spoilt or not self.twins.payloads_whole()
+        if operation == abi.XENMEM_populate_physmap and seen.choices:
+            return self._populated(domain, registers, seen)
+        return []
+
+    def _populated(self, domain: Domain, registers: dict[int, int], seen: Observation) -> list[Taken]:
+        """Where each new frame of populate_physmap went."""
+        data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
+        if data is None:
+            return []
+        extents, count, order, _, domid = abi.MEMORY_RESERVATION.unpack(data)
+        subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
+        if subject is None or subject.direct_map:
+            return []
+        taken: list[Taken] = []
+        names = [name for kind, name in seen.choices if kind == "frame"]
+        start = registers.get(0, 0) >> 6
+        for i in range(start, min(count, start + 4096)):
+            word = self._argument(domain, extents + 8 * i, 8) if names else None
+            if word is None:
+                break
+            gfn = int.from_bytes(word, "little")
+            if subject.p2m.find(gfn)[0] == names[0]:
+                taken.append(Taken(names.pop(0), subject.id, gfn, 1 << order))
+        return taken
+
+
+class Guests(Grammar):
+    """The grammar, for domains that have a payload.
+
+    batch: where stimuli go; only: the one domain that acts, or None for all.
+    """
+
+    def __init__(self, batch: Batch, rng: random.Random, weights: dict[str, float] | None = None,
+                 only: int | None = None) -> None:
+        chosen = weights or (CALM if only is None else ALONE)
+        super().__init__(batch, rng, chosen)
+        self.payloads = {only} if only is not None else set(batch.twins.kept)
+
+    def runners(self) -> list[Domain]:
+        """The domains that run now, and have a payload."""
+        return [domain for domain in super().runners() if domain.id in self.payloads]
+
+
+CALM: Final[dict[str, float]] = {**WEIGHTS, "kill": 0.6, "caches": 0.1}
+"""Weights for real Xen: fewer of what the specification takes long for."""
+ALONE: Final[dict[str, float]] = {name: weight for name, weight in CALM.items()
+                                  if name not in {"limits", "build", "kill", "claim"}}
+"""Weights for one domU alone: without what only dom0 may do."""
+
+__all__ = ["ALONE", "CALM", "LEFT_OUT", "Batch", "Given", "Guests", "Taken"]

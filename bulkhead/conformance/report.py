@@ -1,0 +1,152 @@
+"""What a campaign on real Xen leaves: ``build/conformance.json``, vectors of what differs, the table of the manual."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from bulkhead import __version__, trace
+from bulkhead.conformance.campaign import Failure, Progress
+from bulkhead.conformance.guests import LEFT_OUT
+from bulkhead.conformance.machines import configuration, twin_configuration
+from bulkhead.conformance.reasons import NOT_TESTED, reason
+from bulkhead.fuzz.coverage import Answer, kinds, transitions
+from bulkhead.fuzz.report import BUILD, wanted
+from bulkhead.fuzz.vectors import _seen, _shared, _to_trace, name_of
+from impl.xen.kinds import KINDS
+
+
+def reached(progress: Progress) -> list[dict[str, Any]]:
+    """A row for each answer of a step that real Xen gave, with the kinds of machine."""
+    answers = progress.coverage.answers
+    return [{"transition": name, "kind": kind, "code": code, "times": answers[name, kind, code],
+             "machines": [machine for machine, known in sorted(progress.answers_by_kind.items())
+                          if (name, kind, code) in known]}
+            for name, kind, code in sorted(answers)]
+
+
+def unreached(answers: Iterable[Answer]) -> list[dict[str, Any]] | None:
+    """The answers that the proofs found reachable and real Xen never gave, with the reason if one is known.
+
+    None if it is not known what there is (``bulkhead prove --reach``).
+    """
+    rows = wanted()
+    if rows is None:
+        return None
+    from proofs.theories import all_transitions
+    known, given = all_transitions(), set(answers)
+    return [{"transition": answer[0], "kind": answer[1], "code": answer[2], "reason": reason(answer, known)}
+            for answer, reachable in sorted(rows) if reachable and answer not in given]
+
+
+def document(progress: Progress, failures: Iterable[Failure], paths: dict[int, str] | None = None) -> dict[str, Any]:
+    """The results as JSON has them. paths: file of each failure by its place in the list."""
+    answers = progress.coverage.answers
+    left = unreached(answers)
+    running = progress.seconds_xen + progress.seconds_spec
+    hours = progress.seconds / 3600
+    return {
+        "version": __version__,
+        "seed": progress.seed,
+        "complete": progress.complete,
+        "seconds": round(progress.seconds, 1),
+        "seconds_booting": round(progress.seconds_boot, 1),
+        "seconds_xen": round(progress.seconds_xen, 1),
+        "seconds_specification": round(progress.seconds_spec, 1),
+        "stimuli": progress.stimuli,
+        "stimuli_a_second": round(progress.stimuli / progress.seconds) if progress.seconds else 0,
+        "stimuli_a_second_running": round(progress.stimuli / running) if running else 0,
+        "stimuli_a_second_alone": round(progress.alone / progress.seconds_alone) if progress.seconds_alone else 0,
+        "stimuli_by_machine": dict(sorted(progress.by_kind.items())),
+        "batches": progress.batches,
+        "rows_compared": progress.rows,
+        "pages_compared": progress.pages,
+        "boots": progress.boots,
+        "boots_an_hour": round(progress.boots / hours, 1) if hours else 0,
+        "sessions_ended_early": dict(sorted(progress.ended.items())),
+        "stuck": progress.stuck,
+        "preempted": progress.preempted,
+        "left_out": {name: {"times": times, "why": LEFT_OUT[name]}
+                     for name, times in progress.left_out.most_common()},
+        "not_tested": list(NOT_TESTED),
+        "transitions": transitions(answers),
+        "outcomes": kinds(answers),
+        "answers": reached(progress),
+        "unreached": left,
+        "failures": [
+            {"signature": failure.finding.signature, "text": failure.finding.text, "machine": failure.place.name,
+             "stimuli": len(failure.history), "shrunk": failure.shrunk,
+             "seen": progress.seen[failure.finding.signature], "vector": (paths or {}).get(number, "")}
+            for number, failure in enumerate(failures)],
+        "failures_seen": dict(progress.seen.most_common()),
+        "machines": progress.provenance,
+    }
+
+
+def to_trace(failure: Failure, name: str = "") -> trace.Trace:
+    """A failure as a trace that stands for itself, with what Xen showed."""
+    config, kind = configuration(failure.place), KINDS[failure.place.kind]
+    twin = twin_configuration(config, kind, None)
+    seen = [_seen(one) for one in failure.seen]
+    return trace.Trace(
+        board=trace.Board(ram=(trace.Bank(kind.ram_base, kind.ram_size),)),
+        config=trace.Configuration(**{**_shared(twin, trace.Configuration), "vpmu": False}),
+        domains=tuple(trace.Domain(**{**_shared(domain, trace.Domain), "iomem": ()}) for domain in twin.domains),
+        stimuli=tuple(_to_trace(stimulus) for stimulus in failure.history), seen=tuple(seen), name=name,
+        about=f"{failure.place.name}: {failure.finding.text}")
+
+
+def keep(failure: Failure, directory: Path = BUILD) -> Path:
+    """Write a failure as a vector, named after its signature; its file."""
+    stem = f"xen-{name_of(failure.finding.signature)}"
+    path = directory / "vectors" / f"{stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trace.write(to_trace(failure, stem), path)
+    return path
+
+
+def save(progress: Progress, failures: list[Failure], directory: Path = BUILD) -> dict[str, Any]:
+    """Write the results, and each failure as a vector beside them; what was written."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {number: str(keep(failure, directory)) for number, failure in enumerate(failures)}
+    made = document(progress, failures, paths)
+    (directory / "conformance.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    return made
+
+
+def table(made: dict[str, Any]) -> str:
+    """The codes that real Xen gave, and those that it did not, as the page of the manual includes them.
+
+    made: a document, see ``document``.
+    """
+    lines = [".. Generated by python -m bulkhead.conformance --figures from build/conformance.json; do not edit.", "",
+             (f"{made['stimuli']:,} stimuli compared on {', '.join(sorted(made['stimuli_by_machine']))}, seed "
+              f"{made['seed']}: {made['transitions']} steps, {len(made['answers'])} answers."), "",
+             ".. list-table::", "   :header-rows: 1", "   :widths: 30 46 24", "",
+             "   * - Step", "     - Answers given by real Xen (kind and code)", "     - Machines"]
+    steps: dict[str, list[dict[str, Any]]] = {}
+    for row in made["answers"]:
+        steps.setdefault(row["transition"], []).append(row)
+    for name, rows in steps.items():
+        machines = sorted({machine for row in rows for machine in row["machines"]})
+        shown = "all" if len(machines) == len(KINDS) else ", ".join(machines)
+        lines += [f"   * - ``{name}``", f"     - {', '.join(_answer(row) for row in rows)}", f"     - {shown}"]
+    left = made["unreached"]
+    if left:
+        lines += ["", "Reachable by the specification, and not given by real Xen:", "", ".. list-table::",
+                  "   :header-rows: 1", "   :widths: 30 24 46", "", "   * - Step", "     - Answer", "     - Why"]
+        for row in left:
+            lines += [f"   * - ``{row['transition']}``", f"     - {_answer(row)}",
+                      f"     - {row['reason'] or 'not met yet'}"]
+    return "\n".join(lines) + "\n"
+
+
+def _answer(row: dict[str, Any]) -> str:
+    return f"{row['kind']} {row['code']}" if row["code"] else str(row["kind"])
+
+
+FIGURES: Final = Path("docs/conformance.inc")
+
+__all__ = ["FIGURES", "document", "keep", "reached", "save", "table", "to_trace", "unreached"]

@@ -1,0 +1,272 @@
+"""One boot of real Xen: batches of stimuli, followed by the specification and compared.
+
+What Xen is free to choose is read back. Handles are what the twin foresees: Xen writes them into guest memory, which is
+compared. A frame that a domain was populated with is the one that Xen's tables show at its gfn when the batch is over;
+where they show it no more, or never do, it has a made-up name, and the name gets its meaning when it is seen first: in
+a table, or as the machine address that a grant's mapper is told. Two names never mean one frame.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from bulkhead.conformance.compare import Comparison
+from bulkhead.conformance.guests import Batch, Given, Taken
+from bulkhead.conformance.machines import Twins
+from bulkhead.fuzz.coverage import Answer
+from bulkhead.fuzz.grammar import TABLE_GFN
+from bulkhead.fuzz.stimuli import Stimulus, show
+from bulkhead.oracle.machine import Observation as Expected
+from bulkhead.oracle.projection import Difference, observation_difference
+from impl.fast import abi
+from impl.fast.machine import Observation
+from impl.xen.machine import Stimulus as XenStimulus
+
+PREEMPTIONS: Final = 6
+"""First checks for preemption that are tried in any case, where Xen ended a call as if it had been preempted."""
+LPAE_SYNDROME: Final = 0x222
+"""What Xen tells a guest of 32 bits of an abort when the guest's own tables have the long format, instead of 2: the
+payload's have from the first time on that it switches its cache. Source: xen/arch/arm/traps.c (inject_abt32_exception).
+"""
+
+
+@attrs.frozen
+class Disagreement:
+    """Real Xen and the specification differ. at: the stimulus of the batch, or its number of stimuli for the tables."""
+
+    at: int
+    stimulus: Stimulus | None
+    difference: Difference
+
+    @property
+    def text(self) -> str:
+        """In Xen's terms."""
+        what = "after the batch" if self.stimulus is None else show(self.stimulus)
+        return f"{what}: {self.difference.text}"
+
+
+@attrs.define
+class Outcome:
+    """What became of a batch. trail: the specification's answers, of each stimulus; preempted: calls that Xen cut."""
+
+    stimuli: int
+    disagreements: list[Disagreement] = attrs.field(factory=list)
+    trail: list[list[Answer]] = attrs.field(factory=list)
+    preempted: int = 0
+    stuck: int = 0
+    seconds_xen: float = 0.0
+    seconds_spec: float = 0.0
+    ended: str = ""
+
+
+class Session:
+    """Real Xen and the specification, side by side.
+
+    twins: just booted. history, seen: stimuli since then, and what Xen showed of each; comparison: tables and memory;
+    twins_names: Xen's frames behind names of the twin of ``impl.fast``.
+    """
+
+    def __init__(self, twins: Twins) -> None:
+        self.twins = twins
+        self.xen, self.oracle, self.fast = twins.xen, twins.oracle, twins.fast
+        self.comparison = Comparison(twins)
+        self.twins_names: dict[int, int] = {}
+        self._lpae: set[Any] = set()            # (domain, vCPU) of 32 bits whose tables have the long format
+        self.history: list[Stimulus] = []
+        self.seen: list[Observation] = []
+
+    def prelude(self) -> Outcome:
+        """Every domain maps its shared_info and its first grant frame, so that Xen's tables show where these are."""
+        batch = Batch(self.twins)
+        for number in sorted(self.twins.kept):
+            domain = self.fast.domains[number]
+            page = batch.twins.xen.ram(number)[0]
+            for space, gfn in ((0, TABLE_GFN + 0x40), (1, TABLE_GFN)):
+                data = abi.ADD_TO_PHYSMAP.pack(abi.DOMID_SELF, 0, space, 0, gfn)
+                for at in range(0, len(data), 8):
+                    batch.run(("store", number, 0, page + at, 8, int.from_bytes(data[at:at + 8], "little")))
+                batch.run(("hypercall", number, 0, {16 if domain.width == 64 else 12: abi.HYPERCALL_MEMORY_OP,
+                                                    0: abi.XENMEM_add_to_physmap, 1: page}, 0))
+        return self.run(batch.given)
+
+    # ---- a batch
+
+    def run(self, given: Sequence[Given]) -> Outcome:
+        """Give a batch to real Xen, follow it with the specification, and compare everything."""
+        outcome = Outcome(len(given))
+        started = time.perf_counter()
+        seen = self.xen.give([for_xen(each.stimulus) for each in given])
+        changed = self._read_tables()
+        outcome.seconds_xen = time.perf_counter() - started
+        started = time.perf_counter()
+        for number, (each, shown) in enumerate(zip(given, seen, strict=True)):
+            self.history.append(each.stimulus)
+            self.seen.append(shown)
+            names = self._chosen(each.taken) if each.taken else {}
+            choices = [(kind, names.get(name, name) if kind == "frame" else name) for kind, name in each.choices]
+            difference = self._follow(each.stimulus, shown, choices, outcome)
+            outcome.stuck += shown.kind == "stuck"
+            if difference is not None and difference.what == "choice" and not _foreseen(each, shown):
+                # the twin was wrong of what Xen did, not the specification; it is of no use any more
+                outcome.ended = "foresight"
+                outcome.seconds_spec = time.perf_counter() - started
+                return outcome
+            if difference is not None and self.comparison.astray():
+                outcome.ended = "DEV-1"
+                outcome.seconds_spec = time.perf_counter() - started
+                return outcome
+            if difference is not None:
+                outcome.disagreements.append(Disagreement(number, each.stimulus, difference))
+            if difference is not None or shown.kind in {"panic", "crash"}:
+                outcome.ended = shown.kind if shown.kind in {"panic", "crash"} else "difference"
+                outcome.seconds_spec = time.perf_counter() - started
+                return outcome
+        found = self.comparison.batch(changed)
+        if self.comparison.astray():
+            outcome.ended = "DEV-1"
+        else:
+            outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
+        outcome.seconds_spec = time.perf_counter() - started
+        return outcome
+
+    def _read_tables(self) -> dict[int, dict[int, int]]:
+        if self.xen.panicked:
+            return {}
+        with self.xen.qemu.stopped():
+            return {domain: tracker.update() for domain, tracker in self.twins.trackers.items()}
+
+    def _chosen(self, taken: Iterable[Taken]) -> dict[int, int]:
+        """The names of new frames, where Xen's tables show them."""
+        found: dict[int, int] = {}
+        for each in taken:
+            tracker = self.twins.trackers.get(each.domain)
+            for i in range(each.frames if tracker is not None else 0):
+                leaf = tracker.find(each.gfn + i) if tracker is not None else None
+                if leaf is not None and leaf.type == 1 and self.fast.domains[each.domain].p2m.find(
+                        each.gfn + i)[0] == each.name + i:
+                    found[each.name] = leaf.mfn - i
+                    self.twins_names.update((each.name + j, leaf.mfn - i + j) for j in range(each.frames))
+                    break
+        return found
+
+    # ---- a stimulus
+
+    def _follow(self, stimulus: Stimulus, seen: Observation, choices: list[tuple[str, int]], outcome: Outcome
+                ) -> Difference | None:
+        """The specification takes a stimulus with Xen's choices; how it differs."""
+        oracle = self.oracle
+        before = oracle.snapshot() if stimulus[0] == "hypercall" else None
+        expected = self._give(stimulus, choices)
+        trail = list(oracle.trail)
+        difference = self._differs(stimulus, expected, seen)
+        if difference is not None and before is not None and expected.kind == seen.kind == "value":
+            for check in self._checks(stimulus, seen):
+                oracle.restore(before)
+                again = self._preempted(stimulus, choices, check)
+                if again is not None and self._differs(stimulus, again, seen) is None:
+                    outcome.preempted += 1
+                    difference, trail = None, list(oracle.trail)
+                    break
+            if difference is not None:
+                oracle.restore(before)
+                self._give(stimulus, choices)
+        if difference is None and seen.reason.startswith("registers"):
+            difference = Difference("observation", f"Xen changed {seen.reason}")
+        for kind, name in oracle.left_over():
+            if difference is None:
+                difference = Difference("choice", f"the twin foresaw a {kind} {name:#x}, and no step has asked for one")
+        self.comparison.touched()
+        outcome.trail.append(trail)
+        if stimulus[0] == "toggle_cache" and oracle.guests[stimulus[1]].width == 32:
+            self._lpae.add(stimulus[1:3])
+        if stimulus[0] in {"set_way", "toggle_cache"} and expected.kind == "value":
+            # the payload runs on, in its own pages
+            oracle.load(stimulus[1], stimulus[2], self.twins.kept[stimulus[1]].start << 12, 8, ())
+            self.comparison.touched()
+        return difference
+
+    def _give(self, stimulus: Stimulus, choices: Any) -> Expected:
+        oracle = self.oracle
+        kind, domain, vcpu, *rest = stimulus
+        if kind == "store":
+            return oracle.store(domain, vcpu, rest[0], rest[1], rest[2], choices)
+        if kind == "hypercall":
+            return oracle.hypercall(domain, vcpu, rest[0], choices)
+        if kind == "load":
+            return oracle.load(domain, vcpu, rest[0], rest[1], choices)
+        if kind == "fetch":
+            return oracle.fetch(domain, vcpu, rest[0], choices)
+        if kind == "set_way":
+            return oracle.set_way(domain, vcpu)
+        return oracle.toggle_cache(domain, vcpu, enabled=rest[0])
+
+    @staticmethod
+    def _checks(stimulus: Stimulus, seen: Observation) -> list[int]:
+        """The checks for preemption at which Xen may have cut a call, as the registers that it left tell.
+
+        A call on a list counts the rest down in register 2; it checks at each item, or at each 32.
+        """
+        assert seen.registers is not None
+        done = stimulus[3].get(2, 0) - seen.registers[2]
+        likely = [done, done // 32, done - 1, done + 1] if done > 0 else []
+        return list(dict.fromkeys(check for check in [*likely, *range(1, PREEMPTIONS)] if check > 0))
+
+    def _preempted(self, stimulus: Stimulus, choices: list[tuple[str, int]], check: int) -> Expected | None:
+        """The call as it ends when it is preempted at a check, and made again by Xen; None if it has no such check."""
+        oracle, (_, domain, vcpu, registers, _) = self.oracle, stimulus
+        oracle.preempt_after(check)
+        first = oracle.hypercall(domain, vcpu, registers, choices)
+        if not first.restart or first.registers is None:
+            return None
+        trail = list(oracle.trail)
+        self.comparison.touched()
+        left = dict(enumerate(first.registers))
+        rest = [(kind, name) for kind, name in oracle.left_over()]
+        last = oracle.hypercall(domain, vcpu, left, rest)
+        oracle.trail = trail + oracle.trail
+        return last
+
+    def _differs(self, stimulus: Stimulus, expected: Expected, seen: Observation) -> Difference | None:
+        if seen.kind == "illegal":
+            # a fetch that could not be tried
+            return None
+        if seen.kind == expected.kind == "panic":
+            return None
+        if seen.kind == expected.kind == "stuck":
+            # where an access that crosses pages is held is not seen
+            seen = attrs.evolve(seen, fault=expected.fault)
+        if seen.fault is not None and seen.fault[3] == LPAE_SYNDROME and stimulus[1:3] in self._lpae:
+            seen = attrs.evolve(seen, fault=(*seen.fault[:3], 2))
+        difference = observation_difference(expected, seen)
+        if difference is not None and stimulus[0] == "load" and expected.value is not None and seen.value is not None:
+            return self.comparison.named(stimulus, expected.value, seen.value, difference)
+        return difference
+
+
+def _foreseen(given: Given, seen: Observation) -> bool:
+    """The twin showed what Xen shows."""
+    first = None if seen.registers is None else seen.registers[0]
+    return given.foreseen == (seen.kind, first)
+
+
+def for_xen(stimulus: Stimulus) -> XenStimulus:
+    """A stimulus as real Xen is given it."""
+    kind, domain, vcpu, *rest = stimulus
+    if kind == "store":
+        return XenStimulus("store", domain, vcpu, *rest)
+    if kind == "load":
+        return XenStimulus("load", domain, vcpu, *rest)
+    if kind == "fetch":
+        return XenStimulus("fetch", domain, vcpu, rest[0], 4)
+    if kind == "hypercall":
+        return XenStimulus("hypercall", domain, vcpu, registers=tuple(sorted(rest[0].items())))
+    if kind == "set_way":
+        return XenStimulus("set_way", domain, vcpu)
+    return XenStimulus("toggle_cache", domain, vcpu, enabled=rest[0])
+
+
+__all__ = ["Batch", "Disagreement", "Outcome", "Session", "for_xen"]

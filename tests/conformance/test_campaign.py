@@ -1,0 +1,67 @@
+"""Random guests on real Xen, followed by the specification; what differs is found, and shrunk to what matters."""
+
+import random
+
+import attrs
+import pytest
+
+from bulkhead.conformance.campaign import Campaign
+from bulkhead.conformance.guests import Batch, Guests
+from bulkhead.conformance.machines import Place, Twins, configuration
+from bulkhead.conformance.session import Session, for_xen
+from impl.fast import abi
+from impl.xen.kinds import KINDS
+from tests.conformance.conftest import machine_of
+
+BATCHES, STIMULI = 4, 200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_guests__see_on_real_xen_what_the_specification_says(installation, kind, rng):
+    with machine_of(configuration(Place(kind, rng.randrange(4))), installation) as machine:
+        twins = Twins(machine)
+        session = Session(twins)
+        found = session.prelude().disagreements
+        for _ in range(BATCHES):
+            batch = Batch(twins, session.twins_names)
+            guests = Guests(batch, rng)
+            while len(batch.given) < STIMULI and not batch.over and not batch.spoilt:
+                guests.step()
+            if batch.spoilt or found:
+                break
+            outcome = session.run(batch.given)
+            found = outcome.disagreements
+            if outcome.ended:
+                break
+        assert [each.text for each in found or []] == []
+        assert session.comparison.compared["rows"] > 0
+
+
+def test_difference__in_memory_and_in_a_table_is_found(installation):
+    with machine_of(configuration(Place("arm64-gicv2")), installation) as machine:
+        twins = Twins(machine)
+        session = Session(twins)
+        session.prelude()
+        gfn = (machine.ram(1)[0] >> 12) + 9
+        machine.poke(1, gfn << 12, b"not what")
+        assert [each.what for each in session.comparison.whole()] == ["memory"]
+        machine.poke(1, gfn << 12, bytes(8))
+        # a page of the domain goes, and the specification is not told
+        batch = Batch(twins)
+        guests = Guests(batch, random.Random(1), only=1)
+        guests.memory_op(twins.fast.domains[1], 1, _reservation(guests, twins, gfn))
+        machine.give([for_xen(each.stimulus) for each in batch.given])
+        assert {each.what for each in session.comparison.whole()} >= {"p2m"}
+
+
+def _reservation(guests, twins, gfn):
+    address = guests.words(twins.fast.domains[1], 1, [gfn])
+    return abi.MEMORY_RESERVATION.pack(address, 1, 0, 0, abi.DOMID_SELF)
+
+
+def test_campaign__of_one_session_covers_steps_and_tells_where_xen_came_from(installation):
+    campaign = Campaign(1, [Place("arm64-gicv2")], installation, batches=3, programs=False)
+    progress = campaign.run(0, sessions=1)
+    assert [attrs.asdict(each.finding) for each in campaign.failures] == []
+    assert progress.stimuli > 800
+    assert progress.provenance["arm64-gicv2"]["xen"]["package"] == "xen-hypervisor-4.17-arm64"
