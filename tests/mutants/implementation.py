@@ -119,6 +119,7 @@ _FEWER = "the machines that are compared have fewer handles than 2**15"
 _BEYOND = "the highest mapped frame, which is asked for before, lies below"
 _COHERENT = "memory types and shareability do not matter where caches are coherent"
 _FASTER = "a short cut: the long way gives the same"
+_BEYOND_TOO = "beyond the highest mapped frame no entry is found either"
 _ENDED = "a domain or vCPU that does not run is given no stimulus"
 _RACE = "the entry is read twice, and no guest runs in between"
 
@@ -168,6 +169,11 @@ EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     ("frames.Frames.index", "if len(first) == 1", _FASTER),
     ("frames.Frames.share_xen_page", "update dropped: self._type[i] =", "nobody reads the count of a page's type"),
     ("frames.Frames.share_xen_page", "guard dropped: if self._owner[i] == domain.id", "a frame is shared once"),
+    ("grant.copying._acquire_transitive", "condition 2 dropped: not readonly and (not old_pin & WRITE_PINS)",
+     "copies alone pin transitive grants, and hold one of them for writing at a time"),
+    ("domctl.unmake", "update dropped: domain.is_dying", "nobody sees a domain that was never listed"),
+    ("p2m.P2m.lookup", "condition 1 dropped: self.root is None or index", "nobody looks up a domain without a root"),
+    ("p2m.P2m.resolve_translation_fault", "guard dropped: if gfn > self.max_mapped_gfn or", _BEYOND_TOO),
     ("machine.Machine.hypercall", "dropped: not domain.runs or vcpu not in domain.vcpus", _ENDED),
     ("machine._handlers", "", "the table of handlers is filled once, or again with the same"),
     ("machine.Machine._begin", "if self.frames.choices", _FASTER),
