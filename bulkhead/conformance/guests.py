@@ -57,7 +57,8 @@ LEFT_OUT: Final = {
     "cache off": "the payload writes other registers before SCTLR, at which Xen stops watching a cache that is on",
     "set/way": "QEMU's Cortex-A15 does not trap cache operations by set and way",
     "name": "the machine address of a frame that Xen has not shown",
-    "part of a line": "an invalidation within one cache line is for hardware that has caches",
+    "DEV-34": "ends the machine: Xen deviates, and the specification has it not yet",
+    "DEV-35": "ends the machine: Xen deviates, and the specification has it not yet",
     "DEV-1": "comes late in a session only, as the comparison may have to end after it",
     "pause": "a vCPU that is paused amid a program does not finish it",
     "no payload": "a domain made at run time has no payload to run",
@@ -191,6 +192,8 @@ class Batch:
             return "" if data is None else self._refused_control(domain.id, data)
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_increase_reservation:
             return self._refused_increase(domain, registers)
+        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_add_to_physmap_batch:
+            return self._refused_batch(domain, registers)
         if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_cache_flush:
             return self._refused_flush(domain, registers)
         if number == abi.HYPERCALL_GRANT_TABLE_OP and not self.late:
@@ -205,6 +208,14 @@ class Batch:
         domid = abi.MEMORY_RESERVATION.unpack(data)[4]
         subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
         return "name" if subject is not None and subject.direct_map else ""
+
+    def _refused_batch(self, domain: Domain, registers: dict[int, int]) -> str:
+        data = self._argument(domain, registers.get(1, 0), abi.ADD_TO_PHYSMAP_BATCH.size)
+        if data is None:
+            return ""
+        _, space, _, foreign, *_ = abi.ADD_TO_PHYSMAP_BATCH.unpack(data)
+        ends = space == abi.XENMAPSPACE_gmfn_foreign and foreign == abi.DOMID_IO and self.machine.width == 64
+        return "DEV-35" if ends and domain.id == 0 else ""
 
     def _refused_unmap(self, domain: Domain, registers: dict[int, int]) -> str:
         if registers.get(0, 0) & 0xFFF not in {GNTTABOP_unmap_grant_ref, GNTTABOP_unmap_and_replace}:
@@ -235,7 +246,7 @@ class Batch:
                 # perhaps a frame of a domain that was made at run time
                 return "name"
             if operation == 2 and offset % LINE and 0 < length < LINE - offset % LINE:
-                return "part of a line"
+                return "DEV-34"
         return ""
 
     def _argument(self, domain: Domain, address: int, size: int) -> bytes | None:
