@@ -353,6 +353,8 @@ def tables_run_dry(p: Program) -> None:
     p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 3, pack("<Q", 0))
     p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 3, pack("<Q", 400 << 12), preempt=1)
     p.reservation(3, abi.XENMEM_populate_physmap, [0x190000, 0x1A0000])
+    # as many pages as a register of 32 bits can say
+    p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 3, pack("<Q", abi.MASK32 << 12))
 
 
 @_seed

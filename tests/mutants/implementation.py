@@ -174,6 +174,9 @@ EXPLAINED: Final[tuple[tuple[str, str, str], ...]] = (
     ("domctl.unmake", "update dropped: domain.is_dying", "nobody sees a domain that was never listed"),
     ("p2m.P2m.lookup", "condition 1 dropped: self.root is None or index", "nobody looks up a domain without a root"),
     ("p2m.P2m.resolve_translation_fault", "guard dropped: if gfn > self.max_mapped_gfn or", _BEYOND_TOO),
+    ("p2m.P2m.resolve_translation_fault", "condition 2 dropped: gfn > self.max_mapped_gfn or",
+     "a domain without a root does not run"),
+    ("grant.cache.grant_map_exists", "bound off by one: cursor < end", "no reference lies between the two"),
     ("machine.Machine.hypercall", "dropped: not domain.runs or vcpu not in domain.vcpus", _ENDED),
     ("machine._handlers", "", "the table of handlers is filled once, or again with the same"),
     ("machine.Machine._begin", "if self.frames.choices", _FASTER),
@@ -420,10 +423,9 @@ def programs_for(flaw: Flaw) -> list[tuple[Scenario, str]]:
             place = 0 if lines & wanted else 2
             ranked.append((place, turns[way.program], way.seconds, way.scenario, way.program))
             turns[way.program] += 1
-            if not place:
-                # the machines that were not measured have their turn too
-                ranked += [(1, turns[way.program], way.seconds, other, way.program)
-                           for other in scenarios(BOARDS) if other not in MEASURED]
+            # the machines that were not measured have their turn too
+            ranked += [(1, turns[way.program], way.seconds, other, way.program)
+                       for other in scenarios(BOARDS) if other not in MEASURED]
     ranked.sort(key=lambda each: each[:3])
     return list(dict.fromkeys((scenario, name) for *_, scenario, name in ranked))
 
