@@ -66,7 +66,6 @@ LEFT_OUT: Final = {
     "life": "a domain with a payload is destroyed only at the end of a session",
     "pool": "a pool of more pages than there are takes Xen seconds",
     "I/O memory": "a range of very many frames of I/O memory takes the specification long",
-    "width at birth": "on arm64 a new domain has 32 bits until its width is set: the twins say 64",
     "not modelled": "a call that Xen has and the specification leaves out",
 }
 """What is not given to real Xen, by the names of `Batch.left_out`."""
@@ -275,8 +274,6 @@ class Batch:
             return "pause" if own else "no payload"
         if command == domctl.SETVCPUCONTEXT and own:
             return "context"
-        if command == domctl.SETVCPUCONTEXT and self.machine.width == 64:
-            return "width at birth"
         if command == domctl.SET_PAGING_MEMPOOL_SIZE and words[0] >> 12 > 2048:
             return "pool"
         if command in {domctl.IOMEM_PERMISSION, domctl.MEMORY_MAPPING}:

@@ -825,6 +825,7 @@ class Grammar:
             return
         steps: list[Callable[[], object]] = [
             lambda: self.control(domain, domctl.MAX_VCPUS, domid, pack("<I", born.max_vcpus)),
+            lambda: self.control(domain, domctl.SET_ADDRESS_SIZE, domid, pack("<I", self.machine.width)),
             lambda: self.control(domain, domctl.MAX_MEM, domid, pack("<Q", rng.choice((64, 128, 4096)))),
             lambda: self.control(domain, domctl.SET_PAGING_MEMPOOL_SIZE, domid,
                                  pack("<Q", rng.choice((0, 16, 24, 64)) << 12)),

@@ -154,6 +154,7 @@ class Program:
         if domid not in self.world.machine.domains:
             return
         self.control(domctl.MAX_VCPUS, domid, pack("<I", vcpus))
+        self.control(domctl.SET_ADDRESS_SIZE, domid, pack("<I", self.world.machine.width))
         self.control(domctl.MAX_MEM, domid, pack("<Q", 4 * (pages + 64)))
         self.control(domctl.SET_PAGING_MEMPOOL_SIZE, domid, pack("<Q", pool << 12))
         if pages:

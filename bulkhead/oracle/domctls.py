@@ -151,7 +151,8 @@ class _Call:
             # the grant table, whose limits are wrong, would have come last
             oracle.pass_through()
             return int(outcome.code)
-        oracle.guests = oracle.guests.set(number, Guest(oracle.host.width, max_vcpus, handle=handle))
+        # a guest has 32 bits until its width is set, whatever Xen's own is
+        oracle.guests = oracle.guests.set(number, Guest(32, max_vcpus, handle=handle))
         oracle.shapes = oracle.shapes.set(number, Shape(oracle.host.root_level))
         window = oracle.host.gic_window if oracle.host.gic_version == 2 else None
         rc = self._build(number, gic, spis, window)

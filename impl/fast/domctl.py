@@ -156,6 +156,8 @@ class _Call:
          _) = fields
         domain = Domain(machine, number, max_vcpus=max_vcpus, iommu=bool(flags & _CDF_IOMMU))
         domain.is_dying = Dying.alive
+        # whatever Xen's own width is, until it is said
+        domain.width = 32
         rc = construct(machine, domain, grants=(grant_opts & 15, grant_frames, maptrack_frames),
                        gic=gic, spis=spis)
         if rc:

@@ -139,6 +139,7 @@ def test_create__and_run_a_domain(three):
     assert zero.domctl(domctl.SET_PAGING_MEMPOOL_SIZE, 7, pack("<Q", 32 << 12)) == 0
     assert zero.domctl(domctl.MAX_MEM, 7, pack("<Q", 64 * 4)) == 0
     assert zero.domctl(domctl.MAX_VCPUS, 7, pack("<I", 1)) == 0
+    assert zero.domctl(domctl.SET_ADDRESS_SIZE, 7, pack("<I", 64)) == 0
     assert zero.populate([DOMU_BASE + i for i in range(8)], domid=7) == 8
     context = bytearray(352)
     context[0] = 1
@@ -316,11 +317,23 @@ def test_address_size__of_a_domain_with_memory(three):
     assert three[0].domctl(domctl.SET_ADDRESS_SIZE, 1, pack("<I", 32)) == -abi.EBUSY
 
 
+@pytest.mark.parametrize(("mode", "rc"), [(0x13, 0), (0x5, -abi.EINVAL)])
+def test_set_context__of_a_domain_whose_width_was_not_set(three, mode, rc):
+    zero = three[0]
+    create(zero, 7)
+    zero.domctl(domctl.MAX_VCPUS, 7, pack("<I", 1))
+    context = bytearray(352)
+    context[264] = mode
+    zero.put(zero.base + 0x2000, bytes(context))
+    assert zero.domctl(domctl.SETVCPUCONTEXT, 7, pack("<IIQ", 0, 0, zero.base + 0x2000)) == rc
+
+
 @pytest.mark.parametrize("mode", [0x10, 0x9, 0xD, 0x1])
 def test_set_context__refuses_modes_that_no_64_bit_guest_has(three, mode):
     zero = three[0]
     create(zero, 7)
     zero.domctl(domctl.MAX_VCPUS, 7, pack("<I", 1))
+    zero.domctl(domctl.SET_ADDRESS_SIZE, 7, pack("<I", 64))
     context = bytearray(352)
     context[264] = mode
     zero.put(zero.base + 0x2000, bytes(context))
