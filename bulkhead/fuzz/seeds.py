@@ -387,6 +387,7 @@ def blocks_are_split_and_freed(p: Program) -> None:
     p.reservation(1, abi.XENMEM_decrease_reservation, [BLOCK_GFN + 3])
     p.load(1, (BLOCK_GFN + 7 << 12) + 8)
     p.remove(1, BLOCK_GFN + 4)
+    p.foreign(0, 2, [(p.gfn(2, 1), BLOCK_GFN + 4)], domid=1)
     p.reservation(1, abi.XENMEM_populate_physmap, [BLOCK_GFN + 3])
     p.reservation(1, abi.XENMEM_populate_physmap, [BLOCK_GFN], order=9)
     p.reservation(1, abi.XENMEM_decrease_reservation, [BLOCK_GFN], order=9)
@@ -403,6 +404,9 @@ def versions_go_round(p: Program) -> None:
         p.load(number, TABLE_GFN + 0x20 << 12)
     if p.domain(1).grant_table.version != 2:
         return
+    # entries, status words, and what is neither
+    for identifier in range(3):
+        p.resource(0, 1, [SPARE_GFN + identifier], identifier=identifier)
     p.offer(1, 1, 2, p.gfn(1, 0))
     p.offer(1, 9, 2, p.gfn(1, 1))
     p.map(2, [(SPARE_GFN, 2, 9, 1)])
