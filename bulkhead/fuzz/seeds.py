@@ -324,6 +324,11 @@ def heap_is_exhausted(p: Program) -> None:
     p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 2, pack("<Q", 64 << 12))
     for domid in (4, 5):
         p.control(domctl.CREATEDOMAIN, domid, CREATION)
+    # an interrupt controller that the board has not is found later
+    fields = list(domctl.CREATE.unpack(CREATION))
+    for gic in (1, 2):
+        fields[11] = gic
+        p.control(domctl.CREATEDOMAIN, 4, domctl.CREATE.pack(*fields))
     p.resource(1, 2, [SPARE_GFN + 4], frame=1)
     p.add(0, abi.XENMAPSPACE_grant_table, 1, TABLE_GFN + 1)
     # a few frames come back, too few for what is asked next
@@ -665,7 +670,8 @@ def device_memory(p: Program) -> None:
         p.control(domctl.IOMEM_PERMISSION, 3, pack("<QQB", first, number, allow))
     for gfn, mfn, number, add in ((0x50, first, 2, 1), (0x52, first, 3, 1), (0x50, first, 65, 1), (0x50, first, 2, 0),
                                   (abi.MASK64, first, 2, 1), (0x60, 1 << 40, 1, 1), (0x60, abi.MASK64, 2, 1),
-                                  (1 << 40, first, 1, 1), (0x70, first, 2, 1), (0x70, first + 1, 1, 0)):
+                                  (1 << 40, first, 1, 1), (0x70, first, 2, 1), (0x70, first + 1, 1, 0),
+                                  (abi.MASK64, first + 10, 2, 1)):
         p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", gfn, mfn, number, add, 0))
     p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", p.gfn(3, 0), first, 1, 0, 0))
     # across the end of what the root table maps
