@@ -56,7 +56,7 @@ def run(*, seconds: float, seed: int | None, boards: tuple[str, ...], as_json: b
     if as_json:
         sys.stdout.write(json.dumps(made) + "\n")
     else:
-        out.print(line(progress))
+        out.print(line(progress), markup=False)
         _tell(made, out)
     return FAILS if progress.seen or progress.lost else HOLDS
 

@@ -1,8 +1,10 @@
-"""What every command does with a terminal: bad input in one line, and how far long work is."""
+"""What every command does alike: bad input in one line, how far long work is, results in a file."""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,4 +83,10 @@ def single(function: Callable[..., Any], name: str, arguments: Sequence[str] | N
     return finished(app, name, arguments)
 
 
-__all__ = ["Throttled", "counted", "finished", "single"]
+def write_json(path: pathlib.Path, made: Any) -> None:
+    """Keep results as a file, in a folder that need not exist. made: what JSON can hold."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+
+
+__all__ = ["Throttled", "counted", "finished", "single", "write_json"]

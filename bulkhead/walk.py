@@ -6,15 +6,13 @@ import io
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from bulkhead import __version__
 from bulkhead.audit import ISOLATED, Audit, Shared, audit
+from bulkhead.layout import many, rows, size_text, span
 from bulkhead.mappings import HARDWARE, HYPERVISOR, UNREACHABLE, Mapping, Vm
 from bulkhead.problems import FAILS, HOLDS
 from bulkhead.tables import read
@@ -96,24 +94,24 @@ def _print(found: Audit, out: Console) -> None:
     tables = found.tables
     kind = "arm64" if tables.aarch64 else "arm32"
     out.print(f"Bulkhead {__version__}: stage-2 tables of {kind} Xen {tables.xen or '(version not given)'}")
-    out.print(f"  {tables.name}: {len(tables.row)} table pages, RAM {_span(tables.ram_base, tables.ram_size, 8)}")
+    out.print(f"  {tables.name}: {len(tables.row)} table pages, RAM {span(tables.ram_base, tables.ram_size, 8)}")
     width = max((len(f"{each.ipa + each.size - 1:x}") for vm in found.vms for each in vm.mappings), default=8)
     for vm in found.vms:
         out.print()
         out.print(f"VM {vm.domain.number}: {vm.shape.ipa_bits}-bit IPA, walked from level {vm.shape.start_level} "
-                  f"({_many(vm.shape.root_pages, 'root page')}), VMID {vm.domain.vmid}; "
-                  f"{_many(vm.leaves, 'mapping')} in {_many(len(vm.mappings), 'range')}")
-        _rows(out, MAPPING_TITLES, [_mapping_row(each, width) for each in vm.mappings[:MOST_ROWS]], len(vm.mappings))
+                  f"({many(vm.shape.root_pages, 'root page')}), VMID {vm.domain.vmid}; "
+                  f"{many(vm.leaves, 'mapping')} in {many(len(vm.mappings), 'range')}")
+        rows(out, MAPPING_TITLES, [_mapping_row(each, width) for each in vm.mappings[:MOST_ROWS]], len(vm.mappings))
     out.print()
     if found.shared:
         out.print("Reached by more than one VM")
-        _rows(out, SHARED_TITLES, [_shared_row(each, width) for each in found.shared[:MOST_ROWS]], len(found.shared))
+        rows(out, SHARED_TITLES, [_shared_row(each, width) for each in found.shared[:MOST_ROWS]], len(found.shared))
     else:
         out.print("Nothing is reached by more than one VM")
     out.print()
     loads, agree = sum(len(each.domain.loads) for each in found.vms), sum(each.agree for each in found.vms)
     repaired = sum(each.repaired for each in found.vms)
-    out.print(f"{agree} of {_many(loads, 'load')} by the guests agree with the walk"
+    out.print(f"{agree} of {many(loads, 'load')} by the guests agree with the walk"
               + (f", {repaired} of them once Xen has made the mapping valid" if repaired else ""))
     for title, texts in (("violation", found.violations), ("not checked", found.doubts), ("note", found.remarks)):
         for each in texts[:MOST_ROWS]:
@@ -124,42 +122,10 @@ def _print(found: Audit, out: Console) -> None:
 
 
 def _mapping_row(each: Mapping, width: int) -> tuple[str, ...]:
-    return (_span(each.ipa, each.size, width), _span(each.machine, each.size, width), _size(each.size), each.kind,
+    return (span(each.ipa, each.size, width), span(each.machine, each.size, width), size_text(each.size), each.kind,
             each.access, VALID[each.valid])
 
 
 def _shared_row(each: Shared, width: int) -> tuple[str, ...]:
     users = ", ".join(f"{user.vm} ({user.access} at {user.ipa:#x})" for user in each.users)
-    return _span(each.machine, each.size, width), _size(each.size), users, each.why
-
-
-def _rows(out: Console, titles: Sequence[str], rows: Sequence[tuple[str, ...]], total: int) -> None:
-    if out.is_terminal:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for each in titles:
-            table.add_column(each, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        out.print(table, soft_wrap=False)
-    else:
-        widths = [max(len(each[column]) for each in (titles, *rows)) for column in range(len(titles))]
-        for row in (tuple(titles), *rows):
-            out.print("  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
-    if total > len(rows):
-        out.print(f"  {total - len(rows)} more, see --json")
-
-
-def _span(start: int, size: int, width: int) -> str:
-    return f"0x{start:0{width}x}-0x{start + size - 1:0{width}x}"
-
-
-def _size(size: int) -> str:
-    """Exactly, in the largest unit that divides it."""
-    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")):
-        if size % unit == 0:
-            return f"{size // unit} {name}"
-    return f"{size >> 10} KiB"
-
-
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+    return span(each.machine, each.size, width), size_text(each.size), users, each.why

@@ -23,8 +23,8 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from bulkhead.audit import ISOLATED, NOT_CHECKED
 from bulkhead.auditor import image as images
-from bulkhead.auditor.findings import ISOLATED, NOT_CHECKED
 from bulkhead.auditor.judge import Verdict, judge
 from bulkhead.auditor.synthetic import Machine
 from bulkhead.auditor.vms import Vm

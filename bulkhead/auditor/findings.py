@@ -6,7 +6,8 @@ from typing import Final
 
 import attrs
 
-ISOLATED, VIOLATION, NOT_CHECKED = "isolated", "violation", "not checked"
+from bulkhead.audit import NOT_CHECKED, VIOLATION
+from bulkhead.layout import size_text
 
 VIOLATIONS: Final = {
     "table-page": "a VM reaches a page of stage-2 tables",
@@ -63,11 +64,3 @@ class Finding:
         if self.machine is not None:
             where.append(f"machine {self.machine:#x}, {size_text(self.size)}")
         return f"{', '.join(where)}: {self.why}" if where else self.why
-
-
-def size_text(size: int) -> str:
-    """Exactly, in the largest unit that divides it."""
-    for unit, name in ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")):
-        if size % unit == 0 and size:
-            return f"{size // unit} {name}"
-    return f"{size >> 10} KiB"

@@ -15,7 +15,8 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from bulkhead.auditor.findings import ISOLATED, NOT_CHECKED, VIOLATION, Finding, size_text
+from bulkhead.audit import ISOLATED, NOT_CHECKED, VIOLATION
+from bulkhead.auditor.findings import Finding
 from bulkhead.auditor.image import Image
 from bulkhead.auditor.kinds import LAST_TYPE, Kind, how, type_name
 from bulkhead.auditor.owners import Owners
@@ -23,6 +24,7 @@ from bulkhead.auditor.reach import Kinds, Reach, Runs
 from bulkhead.auditor.sharing import Shared, Sharing
 from bulkhead.auditor.vms import Vm
 from bulkhead.auditor.xen_memory import XEN, Xen
+from bulkhead.layout import size_text
 from impl.fast.geometry import LAST_LEVEL, PAGE_BITS
 from impl.fast.walks import NO_EXECUTE, WRITE, Words
 from spec.language import Mfn, encode

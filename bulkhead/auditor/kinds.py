@@ -8,13 +8,11 @@ import attrs
 
 from bulkhead.auditor.tree import Piece
 from bulkhead.auditor.vms import Vm
+from bulkhead.mappings import HARDWARE, HYPERVISOR, UNREACHABLE
 from impl.fast.geometry import LAST_LEVEL
 from impl.fast.walks import ACCESSED, ADDRESS, NO_EXECUTE, READ, TABLE, TYPE_SHIFT, VALID, WRITE
 from spec.state import P2mType
 
-HARDWARE, HYPERVISOR, UNREACHABLE = "hardware", "hypervisor", "unreachable"
-"""For whom a mapping is valid: the hardware; only Xen, which makes it valid at the next access; or nobody, as when it
-lies beyond the input size or lacks its access flag."""
 LAST_TYPE: Final = max(P2mType)
 _BITS: Final = ~(ADDRESS | VALID | TABLE) & (1 << 64) - 1
 _MEMORY: Final = {

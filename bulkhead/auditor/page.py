@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bulkhead import __version__
-from bulkhead.auditor.findings import size_text
 from bulkhead.auditor.judge import Verdict
 from bulkhead.auditor.kinds import type_name
 from bulkhead.auditor.template import TEMPLATE
 from bulkhead.auditor.xen_memory import FIRST_DOMAIN, FREE, UNKNOWN, XEN
+from bulkhead.layout import size_text
 from impl.fast.geometry import PAGE_BITS
 from spec.memory import p2m
 

@@ -15,16 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from bulkhead.auditor.image import Image
-from bulkhead.auditor.kinds import UNREACHABLE, Kind, is_reserved, kind_of
+from bulkhead.auditor.kinds import Kind, is_reserved, kind_of
 from bulkhead.auditor.tree import Lost, Piece, Tree
 from bulkhead.auditor.vms import Vm
+from bulkhead.mappings import NEVER_SET, UNREACHABLE
 from bulkhead.problems import BadInputError
 from impl.fast.geometry import ENTRIES, LAST_LEVEL, PAGE_BITS, shift_of
 from impl.fast.walks import ACCESSED, ADDRESS, TABLE, TYPE, VALID, Words
-from spec.memory.descriptors import Descriptor
 
-NEVER_SET: Final = ~Descriptor.__layout__.mask & (1 << 64) - 1 | 1 << 52  # type: ignore[attr-defined]
-"""Bits of a descriptor that Xen leaves clear: those of no field, and *contiguous*."""
 MOST_KINDS: Final = 60_000
 MOST_ODD: Final = 1000
 _FEW: Final = 16

@@ -9,11 +9,13 @@ import numpy as np
 from rich.console import Console
 
 from bulkhead import __version__
-from bulkhead.auditor.findings import ISOLATED, size_text
+from bulkhead.audit import ISOLATED
 from bulkhead.auditor.judge import Verdict
-from bulkhead.auditor.kinds import HYPERVISOR, UNREACHABLE, type_name
+from bulkhead.auditor.kinds import type_name
 from bulkhead.auditor.lookup import Answer
-from bulkhead.walk import VALID, _many, _rows, _span
+from bulkhead.layout import many, rows, size_text, span
+from bulkhead.mappings import HYPERVISOR, UNREACHABLE
+from bulkhead.walk import VALID
 from impl.fast.geometry import PAGE_BITS
 from impl.fast.walks import NO_EXECUTE, WRITE
 
@@ -80,17 +82,17 @@ def show(found: Verdict, out: Console) -> None:
     width = max((len(f"{int(each) << PAGE_BITS:x}") for each in found.runs[1][-1:]), default=8)
     out.print(f"Bulkhead {__version__}: audit of {image.name}")
     out.print(f"  {'ELF core' if image.form == 'core' else 'raw image'}, RAM "
-              + ", ".join(f"{_span(base, size, 8)} ({size_text(size)})" for base, size in image.ram))
+              + ", ".join(f"{span(base, size, 8)} ({size_text(size)})" for base, size in image.ram))
     if found.xen is not None:
-        out.print(f"  Xen at {found.xen.address:#x}: {_many(len(found.xen.domains), 'domain')}, "
-                  f"{_many(len(found.xen.active), 'grant')} in use")
+        out.print(f"  Xen at {found.xen.address:#x}: {many(len(found.xen.domains), 'domain')}, "
+                  f"{many(len(found.xen.active), 'grant')} in use")
     for place in range(len(found.vms)):
         _show_vm(found, place, width, out)
     out.print()
     if found.shared:
         out.print("Shared or borrowed")
-        _rows(out, SHARED_TITLES, [
-            (_span(each.machine, each.size, width), size_text(each.size),
+        rows(out, SHARED_TITLES, [
+            (span(each.machine, each.size, width), size_text(each.size),
              ", ".join(f"{user.vm} ({user.access})" for user in each.users), each.reason,
              {True: "yes", False: "NO", None: "not checked"}[each.justified], each.why)
             for each in found.shared[:MOST_ROWS]], len(found.shared))
@@ -109,14 +111,14 @@ def show(found: Verdict, out: Console) -> None:
 def _show_vm(found: Verdict, place: int, width: int, out: Console) -> None:
     vm = found.vms[place]
     all_ranges = list(ranges(found, place))
-    tables = _many(len(found.reach.trees[place].tables), "table page")
+    tables = many(len(found.reach.trees[place].tables), "table page")
     out.print()
     shape = f"{vm.geometry.ipa_bits}-bit IPA, walked from level {vm.geometry.start_level}, VMID {vm.vmid}"
     out.print(f"{vm.name}: {shape}; "
-              f"{_many(found.reach.leaves[place], 'mapping')} in {tables}, {_many(len(all_ranges), 'machine range')}; "
+              f"{many(found.reach.leaves[place], 'mapping')} in {tables}, {many(len(all_ranges), 'machine range')}; "
               f"{size_text(_writable_and_executable(found, place))} writable and executable")
-    _rows(out, RANGE_TITLES, [
-        (_span(each["machine"], each["size"], width), size_text(each["size"]), each["type"], each["access"],
+    rows(out, RANGE_TITLES, [
+        (span(each["machine"], each["size"], width), size_text(each["size"]), each["type"], each["access"],
          each["memory"], VALID[each["valid"]])
         for each in all_ranges[:MOST_ROWS]], len(all_ranges))
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import attrs
 from rich.console import Console
 
+from bulkhead.audit import ISOLATED
 from bulkhead.auditor import lookup, report, symbols, vms
-from bulkhead.auditor.findings import ISOLATED
 from bulkhead.auditor.image import ADDRESS_LIMIT, Image, Span, read
 from bulkhead.auditor.judge import Verdict, judge
 from bulkhead.auditor.live import Live

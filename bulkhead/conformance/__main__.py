@@ -60,7 +60,7 @@ def run(kinds: tuple[str, ...], seconds: float, sessions: int, seed: int | None,
     finally:
         # whatever ends it, what is known is kept
         save(progress, campaign.failures)
-    out.print(line(progress))
+    out.print(line(progress), markup=False)
     if shrink and campaign.failures:
         out.print("shrinking what differs: each try boots Xen")
         campaign.shrink()

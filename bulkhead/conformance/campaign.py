@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import attrs
-from rich.markup import escape
 
 from bulkhead.conformance.guests import Batch, Given, Guests
 from bulkhead.conformance.machines import Place, Twins, boot
@@ -241,7 +240,7 @@ class Campaign:
     def _failed(self, place: Place, session: Session, found: Sequence[Disagreement]) -> None:
         finding = finding_of(found)
         self.progress.seen[finding.signature] += 1
-        self.progress.newest = escape(f"failure: {finding.text.splitlines()[0]}")
+        self.progress.newest = f"failure: {finding.text.splitlines()[0]}"
         if self.progress.seen[finding.signature] <= SHRUNK:
             self.failures.append(Failure(place, tuple(session.history), finding, tuple(session.seen)))
             if self.keep is not None:

@@ -37,8 +37,6 @@ MADE_UP: Final = 0x1A0000
 """First frame of the bank of made-up names; above the RAM of every kind, and no number that guests like to try."""
 MADE_UP_FRAMES: Final = 1 << 15
 PAGES: Final = 2048
-LOADER: Final = frozenset({0x580000C0, 0xE3A00000, 0xE28FE004})
-"""How QEMU's loader begins. Source: QEMU 7.2 (hw/arm/boot.c)."""
 FLAVOURS: Final = 4
 _DEVICE: Final = {"arm64-gicv2": 0x100, "arm64-gicv3": 0x100, "armhf-virt": 0x100, "vexpress-a15": 0x1C0A0}
 """A frame of flash (Versatile Express: of a UART), which dom0 may map elsewhere, and give to others."""
@@ -115,7 +113,6 @@ class Twins:
                      for domain, (low, high) in ((each, xen.kept(each)) for each in xen.domains)}
         self.windows: list[Window] = []
         facts = {domain: self._facts(domain) for domain in xen.domains}
-        self._clear_loader()
         with xen.qemu.stopped():
             for tracker in self.trackers.values():
                 tracker.update()
@@ -141,12 +138,6 @@ class Twins:
         domains = self.fast.domains
         return all(domain not in domains or domains[domain].p2m.find(gfn)[0] == mfn
                    for (domain, gfn), mfn in self._homes.items())
-
-    def _clear_loader(self) -> None:
-        """QEMU's first instructions lie at the start of RAM, which Xen gives to domains as it is."""
-        page = self.xen.qemu.halves[:1024]
-        if int(page[0]) in LOADER:
-            page[:] = 0
 
     def _facts(self, domain: int) -> tuple[int, int, int]:
         """(current pages, greatest number, highest gfn) of a domain, as Xen tells it."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
+
+import attrs
 
 from bulkhead import __version__, trace
 from bulkhead.conformance.campaign import Failure, Progress
 from bulkhead.conformance.guests import LEFT_OUT
 from bulkhead.conformance.machines import configuration, twin_configuration
 from bulkhead.conformance.reasons import NOT_TESTED, reason
-from bulkhead.fuzz.coverage import Answer, kinds, transitions
-from bulkhead.fuzz.report import BUILD, wanted
-from bulkhead.fuzz.vectors import _seen, _shared, _to_trace, name_of
+from bulkhead.fuzz.coverage import kinds, transitions
+from bulkhead.fuzz.report import BUILD, unreached
+from bulkhead.fuzz.vectors import name_of, seen_in_trace, shared_fields, stimulus_in_trace
+from bulkhead.terminal import write_json
 from impl.xen.kinds import KINDS
 
 
@@ -27,24 +29,10 @@ def reached(progress: Progress) -> list[dict[str, Any]]:
             for name, kind, code in sorted(answers)]
 
 
-def unreached(answers: Iterable[Answer]) -> list[dict[str, Any]] | None:
-    """The answers that the proofs found reachable and real Xen never gave, with the reason if one is known.
-
-    None if it is not known what there is (``bulkhead prove --reach``).
-    """
-    rows = wanted()
-    if rows is None:
-        return None
-    from proofs.theories import all_transitions
-    known, given = all_transitions(), set(answers)
-    return [{"transition": answer[0], "kind": answer[1], "code": answer[2], "reason": reason(answer, known)}
-            for answer, reachable in sorted(rows) if reachable and answer not in given]
-
-
 def document(progress: Progress, failures: Iterable[Failure], paths: dict[int, str] | None = None) -> dict[str, Any]:
     """The results as JSON has them. paths: file of each failure by its place in the list."""
     answers = progress.coverage.answers
-    left = unreached(answers)
+    left = unreached(answers, reason)
     running = progress.seconds_xen + progress.seconds_spec
     hours = progress.seconds / 3600
     return {
@@ -74,7 +62,7 @@ def document(progress: Progress, failures: Iterable[Failure], paths: dict[int, s
         "transitions": transitions(answers),
         "outcomes": kinds(answers),
         "answers": reached(progress),
-        "unreached": left,
+        "unreached": None if left is None else [attrs.asdict(row) for row in sorted(left, key=attrs.astuple)],
         "failures": [
             {"signature": failure.finding.signature, "text": failure.finding.text, "machine": failure.place.name,
              "stimuli": len(failure.history), "shrunk": failure.shrunk,
@@ -89,12 +77,12 @@ def to_trace(failure: Failure, name: str = "") -> trace.Trace:
     """A failure as a trace that stands for itself, with what Xen showed."""
     config, kind = configuration(failure.place), KINDS[failure.place.kind]
     twin = twin_configuration(config, kind, None)
-    seen = [_seen(one) for one in failure.seen]
+    seen = [seen_in_trace(one) for one in failure.seen]
     return trace.Trace(
         board=trace.Board(ram=(trace.Bank(kind.ram_base, kind.ram_size),)),
-        config=trace.Configuration(**{**_shared(twin, trace.Configuration), "vpmu": False}),
-        domains=tuple(trace.Domain(**{**_shared(domain, trace.Domain), "iomem": ()}) for domain in twin.domains),
-        stimuli=tuple(_to_trace(stimulus) for stimulus in failure.history), seen=tuple(seen), name=name,
+        config=trace.Configuration(**{**shared_fields(twin, trace.Configuration), "vpmu": False}),
+        domains=tuple(trace.Domain(**{**shared_fields(domain, trace.Domain), "iomem": ()}) for domain in twin.domains),
+        stimuli=tuple(stimulus_in_trace(stimulus) for stimulus in failure.history), seen=tuple(seen), name=name,
         about=f"{failure.place.name}: {failure.finding.text}")
 
 
@@ -109,10 +97,9 @@ def keep(failure: Failure, directory: Path = BUILD) -> Path:
 
 def save(progress: Progress, failures: list[Failure], directory: Path = BUILD) -> dict[str, Any]:
     """Write the results, and each failure as a vector beside them; what was written."""
-    directory.mkdir(parents=True, exist_ok=True)
     paths = {number: str(keep(failure, directory)) for number, failure in enumerate(failures)}
     made = document(progress, failures, paths)
-    (directory / "conformance.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    write_json(directory / "conformance.json", made)
     return made
 
 
@@ -149,4 +136,4 @@ def _answer(row: dict[str, Any]) -> str:
 
 FIGURES: Final = Path("docs/conformance.inc")
 
-__all__ = ["FIGURES", "document", "keep", "reached", "save", "table", "to_trace", "unreached"]
+__all__ = ["FIGURES", "document", "keep", "reached", "save", "table", "to_trace"]

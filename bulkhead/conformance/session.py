@@ -20,6 +20,7 @@ from bulkhead.conformance.machines import Twins
 from bulkhead.fuzz.coverage import Answer
 from bulkhead.fuzz.grammar import TABLE_GFN
 from bulkhead.fuzz.stimuli import Stimulus, show
+from bulkhead.fuzz.world import follow
 from bulkhead.oracle.machine import Observation as Expected
 from bulkhead.oracle.projection import Difference, observation_difference
 from impl.fast import abi
@@ -103,6 +104,13 @@ class Session:
         changed = self._read_tables()
         outcome.seconds_xen = time.perf_counter() - started
         started = time.perf_counter()
+        self._compare(given, seen, changed, outcome)
+        outcome.seconds_spec = time.perf_counter() - started
+        return outcome
+
+    def _compare(self, given: Sequence[Given], seen: Sequence[Observation], changed: dict[int, dict[int, int]],
+                 outcome: Outcome) -> None:
+        """The specification follows a batch, up to the first difference; then the tables, and memory."""
         for number, (each, shown) in enumerate(zip(given, seen, strict=True)):
             self.history.append(each.stimulus)
             self.seen.append(shown)
@@ -113,25 +121,20 @@ class Session:
             if difference is not None and difference.what == "choice" and not _foreseen(each, shown):
                 # the twin was wrong of what Xen did, not the specification; it is of no use any more
                 outcome.ended = "foresight"
-                outcome.seconds_spec = time.perf_counter() - started
-                return outcome
+                return
             if difference is not None and self.comparison.astray():
                 outcome.ended = "DEV-1"
-                outcome.seconds_spec = time.perf_counter() - started
-                return outcome
+                return
             if difference is not None:
                 outcome.disagreements.append(Disagreement(number, each.stimulus, difference))
             if difference is not None or shown.kind in {"panic", "crash"}:
                 outcome.ended = shown.kind if shown.kind in {"panic", "crash"} else "difference"
-                outcome.seconds_spec = time.perf_counter() - started
-                return outcome
+                return
         found = self.comparison.batch(changed)
         if self.comparison.astray():
             outcome.ended = "DEV-1"
         else:
             outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
-        outcome.seconds_spec = time.perf_counter() - started
-        return outcome
 
     def _read_tables(self) -> dict[int, dict[int, int]]:
         if self.xen.panicked:
@@ -160,7 +163,7 @@ class Session:
         """The specification takes a stimulus with Xen's choices; how it differs."""
         oracle = self.oracle
         before = oracle.snapshot() if stimulus[0] == "hypercall" else None
-        expected = self._give(stimulus, choices)
+        expected = follow(oracle, stimulus, choices)
         trail = list(oracle.trail)
         difference = self._differs(stimulus, expected, seen)
         if difference is not None and before is not None and expected.kind == seen.kind == "value":
@@ -173,7 +176,7 @@ class Session:
                     break
             if difference is not None:
                 oracle.restore(before)
-                self._give(stimulus, choices)
+                follow(oracle, stimulus, choices)
         if difference is None and seen.reason.startswith("registers"):
             difference = Difference("observation", f"Xen changed {seen.reason}")
         for kind, name in oracle.left_over():
@@ -188,21 +191,6 @@ class Session:
             oracle.load(stimulus[1], stimulus[2], self.twins.kept[stimulus[1]].start << 12, 8, ())
             self.comparison.touched()
         return difference
-
-    def _give(self, stimulus: Stimulus, choices: Any) -> Expected:
-        oracle = self.oracle
-        kind, domain, vcpu, *rest = stimulus
-        if kind == "store":
-            return oracle.store(domain, vcpu, rest[0], rest[1], rest[2], choices)
-        if kind == "hypercall":
-            return oracle.hypercall(domain, vcpu, rest[0], choices)
-        if kind == "load":
-            return oracle.load(domain, vcpu, rest[0], rest[1], choices)
-        if kind == "fetch":
-            return oracle.fetch(domain, vcpu, rest[0], choices)
-        if kind == "set_way":
-            return oracle.set_way(domain, vcpu)
-        return oracle.toggle_cache(domain, vcpu, enabled=rest[0])
 
     @staticmethod
     def _checks(stimulus: Stimulus, seen: Observation) -> list[int]:

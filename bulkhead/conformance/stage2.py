@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from impl.xen import tables
-from impl.xen.tables import FRAME, Leaf, Roots
+from impl.xen.tables import FRAME, Leaf, Roots, leaf_of
 
 Words = NDArray[np.uint64]
 _TYPE_SHIFT = np.uint64(55)
@@ -104,7 +104,7 @@ class Tracker:
             for index in live:
                 word = int(words[index])
                 if level == 3 or (level > 0 and not word & 2):
-                    found.append(_leaf(word, base + (index << shift), level, page.reached))
+                    found.append(leaf_of(word, base + (index << shift), level, valid=page.reached and bool(word & 1)))
         return sorted(found, key=lambda leaf: leaf.gfn)
 
     def find(self, gfn: int) -> Leaf | None:
@@ -129,7 +129,7 @@ class Tracker:
                 continue
             if level == 0:
                 return None
-            leaf = _leaf(word, base + (index << shift), level, page.reached)
+            leaf = leaf_of(word, base + (index << shift), level, valid=page.reached and bool(word & 1))
             return attrs.evolve(leaf, gfn=gfn, mfn=leaf.mfn + gfn - leaf.gfn)
 
     def levels(self) -> dict[int, int]:
@@ -138,11 +138,6 @@ class Tracker:
         for level, _ in self._pages:
             found[level] = found.get(level, 0) + 1
         return found
-
-
-def _leaf(word: int, gfn: int, level: int, reached: bool) -> Leaf:
-    return Leaf(gfn, (word & FRAME) >> 12, level, reached and bool(word & 1), word >> 55 & 15, bool(word & 64),
-                bool(word & 128), not word >> 54 & 1, word)
 
 
 def row(leaf: Leaf) -> tuple[int | bool, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from bulkhead.fuzz.campaign import Progress
@@ -23,7 +24,7 @@ def display(console: Console, seconds: float) -> Iterator[Callable[[Progress], N
         with Live(console=console, auto_refresh=False, transient=False) as live:
             yield Throttled(lambda progress: live.update(table(progress, seconds), refresh=True), DRAWN_APART)
         return
-    yield Throttled(lambda progress: console.print(line(progress)))
+    yield Throttled(lambda progress: console.print(line(progress), markup=False))
 
 
 def line(progress: Progress) -> str:
@@ -48,7 +49,7 @@ def table(progress: Progress, seconds: float) -> Table:
         ("reached", (f"{transitions(answers)} transitions × {kinds(answers)} outcomes × {len(answers)} codes, "
                      f"{len(progress.coverage.pairs)} pairs")),
         ("failures", f"{sum(progress.seen.values())} of {len(progress.seen)} kinds"),
-        ("newest", progress.newest or "–"),
+        ("newest", escape(progress.newest) or "–"),
     ]
     for row in rows:
         drawn.add_row(*row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from bulkhead.fuzz import vectors
 from bulkhead.fuzz.campaign import Progress
 from bulkhead.fuzz.coverage import Answer, kinds, transitions
 from bulkhead.fuzz.reasons import reason
+from bulkhead.terminal import write_json
 
 BUILD: Final = Path("build")
 
@@ -40,21 +42,23 @@ def wanted(path: Path = BUILD / "reachability.json") -> list[tuple[Answer, bool]
         return None
 
 
-def unreached(progress: Progress) -> list[Left] | None:
-    """What is not reached yet; None if it is not known what there is."""
+def unreached(answers: Collection[Answer], why: Callable[[Answer, dict[str, Any]], str] = reason) -> list[Left] | None:
+    """What is not among the answers; None if it is not known what there is.
+
+    why: no history gives an answer, empty if nothing is known; of the answer and all transitions.
+    """
     rows = wanted()
     if rows is None:
         return None
     from proofs.theories import all_transitions
     known = all_transitions()
-    return [Left(*answer, reason(answer, known)) for answer, reachable in rows
-            if reachable and answer not in progress.coverage.answers]
+    return [Left(*answer, why(answer, known)) for answer, reachable in rows if reachable and answer not in answers]
 
 
 def document(progress: Progress, paths: dict[int, str] | None = None) -> dict[str, Any]:
     """The results as JSON has them. paths: file of each failure by its place in the list."""
     answers = progress.coverage.answers
-    left = unreached(progress)
+    left = unreached(answers)
     rows = wanted()
     return {
         "version": __version__,
@@ -85,12 +89,11 @@ def document(progress: Progress, paths: dict[int, str] | None = None) -> dict[st
 
 def save(progress: Progress, directory: Path = BUILD) -> dict[str, Any]:
     """Write the results, and each failure as a vector beside them; what was written."""
-    directory.mkdir(parents=True, exist_ok=True)
     taken: set[str] = set()
     paths = {number: str(vectors.save(failure, directory / "vectors", taken))
              for number, failure in enumerate(progress.failures)}
     made = document(progress, paths)
-    (directory / "fuzz.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    write_json(directory / "fuzz.json", made)
     return made
 
 

@@ -30,30 +30,32 @@ def to_trace(scenario: Scenario, history: Sequence[Stimulus], *, name: str = "",
         if stimulus[0] == "hypercall" and stimulus[4]:
             stimuli.append(trace.Preempt(stimulus[4]))
             observed.append(None)
-        stimuli.append(_to_trace(stimulus))
+        stimuli.append(stimulus_in_trace(stimulus))
         one = seen[number] if number < len(seen) else None
-        observed.append(None if one is None else _seen(one))
+        observed.append(None if one is None else seen_in_trace(one))
     return trace.Trace(
         board=trace.Board(ram=tuple(trace.Bank(bank.base, bank.size) for bank in ram)),
-        config=trace.Configuration(**_shared(config, trace.Configuration)),
-        domains=tuple(trace.Domain(**_shared(domain, trace.Domain)) for domain in config.domains),
+        config=trace.Configuration(**shared_fields(config, trace.Configuration)),
+        domains=tuple(trace.Domain(**shared_fields(domain, trace.Domain)) for domain in config.domains),
         stimuli=tuple(stimuli), seen=tuple(observed) if any(observed) else (), name=name, about=about,
     )
 
 
-def _shared(record: Any, cls: type[Any]) -> dict[str, Any]:
+def shared_fields(record: Any, cls: type[Any]) -> dict[str, Any]:
     """The fields that a record has in common with another class."""
     return {each.name: getattr(record, each.name) for each in attrs.fields(cls)}
 
 
-def _seen(one: Observation) -> trace.Seen:
+def seen_in_trace(one: Observation) -> trace.Seen:
+    """An observation as a trace has it."""
     registers = None
     if one.registers is not None:
         registers = tuple((number, one.registers[number]) for number in (0, 1, 2, 3, 4, 12, 16))
     return trace.Seen(one.kind, registers, one.value, one.fault, one.choices, one.reason)
 
 
-def _to_trace(stimulus: Stimulus) -> trace.Stimulus:
+def stimulus_in_trace(stimulus: Stimulus) -> trace.Stimulus:
+    """A stimulus as a trace has it; a preemption is one of its own."""
     kind, domain, vcpu, *rest = stimulus
     if kind == "load":
         return trace.Load(domain, vcpu, rest[0], rest[1])
@@ -122,4 +124,5 @@ def save(failure: Failure, directory: Path, taken: set[str]) -> Path:
     return path
 
 
-__all__ = ["machine_of", "name_of", "save", "to_history", "to_trace"]
+__all__ = ["machine_of", "name_of", "save", "seen_in_trace", "shared_fields", "stimulus_in_trace", "to_history",
+           "to_trace"]

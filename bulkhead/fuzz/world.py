@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -118,7 +119,7 @@ class World(Single):
         """The specification takes the stimulus, with the implementation's choices; then everything is compared."""
         oracle = self.oracle
         try:
-            expected = _give(oracle, stimulus, seen)
+            expected = follow(oracle, stimulus, seen.choices)
         except Exception as problem:
             self.steps = list(oracle.trail)
             raise FoundError(broke("spec", stimulus, problem)) from problem
@@ -160,10 +161,9 @@ class World(Single):
         self.comparison.projector.update()
 
 
-def _give(oracle: Oracle, stimulus: Stimulus, seen: Observation) -> Any:
+def follow(oracle: Oracle, stimulus: Stimulus, choices: Sequence[tuple[str, int]]) -> Any:
     """Let the specification take a stimulus, with the choices that the implementation made."""
     kind, domain, vcpu = stimulus[:3]
-    choices = seen.choices
     if kind == "store":
         return oracle.store(domain, vcpu, stimulus[3], stimulus[4], stimulus[5], choices)
     if kind == "hypercall":
@@ -229,4 +229,4 @@ def broke(side: str, stimulus: Stimulus, problem: BaseException) -> Finding:
     return Finding(f"{side} raises {name} in {where}", f"{side} raises {name} in {where}: {problem}")
 
 
-__all__ = ["Finding", "FoundError", "Single", "World", "broke", "differs"]
+__all__ = ["Finding", "FoundError", "Single", "World", "broke", "differs", "follow"]

@@ -19,7 +19,7 @@ from bulkhead.mmu.campaign import Campaign, document, line, run
 from bulkhead.mmu.difference import story
 from bulkhead.mmu.explained import EXPLAINED
 from bulkhead.problems import FAILS, HOLDS, BadInputError
-from bulkhead.terminal import counted, single
+from bulkhead.terminal import counted, single, write_json
 from impl.xen.errors import XenError
 from impl.xen.mmu.machine import PROCESSORS
 
@@ -51,8 +51,7 @@ def main(
     except XenError as problem:
         raise BadInputError(str(problem)) from None
     made = document(state)
-    BUILD.mkdir(exist_ok=True)
-    (BUILD / "mmu.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    write_json(BUILD / "mmu.json", made)
     if as_json:
         sys.stdout.write(json.dumps(made) + "\n")
     else:

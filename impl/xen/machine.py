@@ -38,6 +38,8 @@ LONGEST: Final = 120.0
 """Seconds after which a program is given up in any case."""
 _MEGABYTE: Final = 1 << 20
 _POISON: Final = {"arm64": 0xD4200040, "armhf": 0xE7F000F0}
+_LOADER: Final = frozenset({0x580000C0, 0xE3A00000, 0xE28FE004})
+"""How QEMU's first instructions begin, at the start of RAM. Source: QEMU 7.2 (hw/arm/boot.c)."""
 _TREE: Final = 0xEDFE0DD0       # how a device tree begins, as a little-endian word
 _XEN_WITHIN: Final = 32 << 20   # bytes of the start of RAM in which QEMU puts Xen
 _SCRATCH: Final = 3072          # of a head's page, free for the host
@@ -248,6 +250,10 @@ class Machine:
                 page = qemu.bytes[start + at:start + at + 4096]
                 if np.array_equal(page, before[at:at + 4096]):
                     page[:] = 0
+        # QEMU's first instructions, in RAM that Xen gives to domains as it is
+        first = qemu.halves[:1024]
+        if int(first[0]) in _LOADER:
+            first[:] = 0
         # Xen fills its initial code with this instruction before it frees it
         poison = np.uint32(_POISON[self.kind.arch])
         pages = qemu.halves[:_XEN_WITHIN >> 2].reshape(-1, 1024)

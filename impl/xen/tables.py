@@ -81,6 +81,12 @@ class Leaf:
         return int(1 << 9 * (3 - self.level))
 
 
+def leaf_of(word: int, gfn: int, level: int, *, valid: bool) -> Leaf:
+    """What an entry says. gfn: of its first frame; valid: the hardware finds it."""
+    return Leaf(gfn, (word & FRAME) >> 12, level, valid, word >> _TYPE_SHIFT & 15, bool(word & 64), bool(word & 128),
+                not word >> 54 & 1, word)
+
+
 def leaves(words: Words, ram_base: int, roots: Roots) -> Iterator[Leaf]:
     """All leaves of a domain, those with a type but no valid bit too, in no particular order.
 
@@ -101,8 +107,7 @@ def leaves(words: Words, ram_base: int, roots: Roots) -> Iterator[Leaf]:
             if level < 3 and word & 2:
                 tables.append((word & FRAME, gfn, level + 1, valid))
             elif level > 0:
-                yield Leaf(gfn, (word & FRAME) >> 12, level, valid, word >> _TYPE_SHIFT & 15, bool(word & 64),
-                           bool(word & 128), not word >> 54 & 1, word)
+                yield leaf_of(word, gfn, level, valid=valid)
 
 
 def find(words: Words, ram_base: int, roots: Roots, gfn: int) -> Leaf | None:
@@ -126,8 +131,8 @@ def find(words: Words, ram_base: int, roots: Roots, gfn: int) -> Leaf | None:
         if level == 0:
             return None
         offset = gfn & ((1 << 9 * (3 - level)) - 1)
-        return Leaf(gfn, ((word & FRAME) >> 12) + offset, level, reached, word >> _TYPE_SHIFT & 15, bool(word & 64),
-                    bool(word & 128), not word >> 54 & 1, word)
+        leaf = leaf_of(word, gfn, level, valid=reached)
+        return attrs.evolve(leaf, mfn=leaf.mfn + offset)
 
 
 DEVICE_TYPES = frozenset({3, 4, 5})

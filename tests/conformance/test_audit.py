@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
+from bulkhead.audit import ISOLATED, NOT_CHECKED
 from bulkhead.auditor import symbols
-from bulkhead.auditor.findings import ISOLATED, NOT_CHECKED
 from bulkhead.auditor.image import from_words
 from bulkhead.auditor.judge import judge
 from bulkhead.auditor.lookup import look

@@ -257,7 +257,7 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float, *, w
     """What the mutated transition breaks, and what is left to be said of it.
 
     until: in seconds of this processor's work.
-    whole: a goal that does not follow at once is tried to be proved from all invariants.  Else it is asked of a small
+    whole: goals are tried to be proved from all invariants.  Else what does not follow at once is asked of a small
     world: most often there is a counterexample, and no proof to be found.
     """
     proof = TransitionProof(theory, theory.transitions[name], hints=hints(), limit=QUESTION)
@@ -276,16 +276,18 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float, *, w
                 if time.process_time() > until:
                     answer.late = True
                     return answer
+                if whole:
+                    verdict = verdict_of(proof, goal)
+                    if verdict == FAILED:
+                        answer.failed.append(Found(goal.property, name))
+                        return answer
+                    # what the solver cannot say in time is no kill
+                    answer.late |= verdict == UNKNOWN
+                    continue
                 if follows_at_once(proof, goal):
                     continue
                 answer.left += 1
-                verdict = verdict_of(proof, goal) if whole else PROVED
-                if verdict == FAILED:
-                    answer.failed.append(Found(goal.property, name))
-                    return answer
-                # what the solver cannot say in time is no kill
-                answer.late |= verdict == UNKNOWN
-                for world in () if whole else worlds.from_where(proof, path, log):
+                for world in worlds.from_where(proof, path, log):
                     answer.found = world.question(proof, path, log, goal, QUESTION)
                     if answer.found is not None:
                         return answer

@@ -22,7 +22,7 @@ from bulkhead.fuzz.walks import tables as generator
 from bulkhead.fuzz.walks.campaign import AHEAD, Comparison, run
 from bulkhead.fuzz.walks.report import document, line, story
 from bulkhead.problems import FAILS, HOLDS, BadInputError
-from bulkhead.terminal import counted, single
+from bulkhead.terminal import counted, single, write_json
 
 BUILD: Final = Path("build")
 VECTORS: Final = Path("tests/vectors")
@@ -48,8 +48,7 @@ def main(
             out, addresses, "addresses", lambda state: (state.total.addresses, state.newest), line) as show:
         state = run(chosen, addresses, pool, vectors=vectors, show=show, ahead=ahead)
     made = document(state)
-    BUILD.mkdir(exist_ok=True)
-    (BUILD / "walks.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    write_json(BUILD / "walks.json", made)
     if as_json:
         sys.stdout.write(json.dumps(made) + "\n")
     else:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bulkhead.auditor.findings import ISOLATED, VIOLATION
+from bulkhead.audit import ISOLATED, VIOLATION
 from bulkhead.auditor.image import from_words
 from bulkhead.auditor.judge import judge
 from bulkhead.auditor.report import document
