@@ -179,9 +179,7 @@ class Comparison:
     def _compare_pages(self, frames: Iterable[int]) -> list[Difference]:
         """The contents of frames that a domain can see."""
         found = []
-        state, base, ram = self.oracle.state, self.xen.kind.ram_base, self.xen.qemu.bytes
-        words = state.word
-        assert isinstance(words, Words)
+        base, ram = self.xen.kind.ram_base, self.xen.qemu.bytes
         for mfn in sorted(frames):
             if mfn in self.twins.kept_frames or not self._is_seen(mfn):
                 continue
@@ -189,6 +187,9 @@ class Comparison:
             if real is None:
                 continue
             start = (real << 12) - base
+            # a page before may have shown what this one is, and what Xen put there
+            words = self.oracle.state.word
+            assert isinstance(words, Words)
             seen, expected = ram[start:start + 4096].tobytes(), words.page(mfn).words
             self.compared["pages"] += 1
             if seen != expected:

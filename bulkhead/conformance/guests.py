@@ -274,6 +274,9 @@ class Batch:
             return "pause" if own else "no payload"
         if command == domctl.SETVCPUCONTEXT and own:
             return "context"
+        if command == domctl.SETVCPUCONTEXT and other is not None and not other.controller_pause_count:
+            # it would run at once
+            return "no payload"
         if command == domctl.SET_PAGING_MEMPOOL_SIZE and words[0] >> 12 > 2048:
             return "pool"
         if command in {domctl.IOMEM_PERMISSION, domctl.MEMORY_MAPPING}:

@@ -527,6 +527,29 @@ static uint64_t load(uint32_t size, word address)
     }
 }
 
+#ifndef __aarch64__
+/*
+ * Eight bytes that are not aligned are two stores on arm32. As with any other access, nothing is stored where part of
+ * it faults: what the first one replaced is put back.
+ */
+static void store_halves(word address, uint64_t value)
+{
+    struct cpu *self = self_();
+    uint32_t before = load4(address);
+    if (self->caught)
+        probe_begin(self);
+    store4(address, value & 0xffffffff);
+    if (self->caught)
+        return;
+    store4(address + 4, value >> 32);
+    if (self->caught) {
+        uint32_t caught = self->caught;
+        store4(address, before);
+        self->caught = caught;
+    }
+}
+#endif
+
 static void store(uint32_t size, word address, uint64_t value)
 {
     switch (size) {
@@ -536,9 +559,7 @@ static void store(uint32_t size, word address, uint64_t value)
     default:
 #ifndef __aarch64__
         if (address & 7) {
-            store4(address, value & 0xffffffff);
-            if (!self_()->caught)
-                store4(address + 4, value >> 32);
+            store_halves(address, value);
             break;
         }
 #endif
