@@ -65,6 +65,7 @@ LEFT_OUT: Final = {
     "context": "a vCPU whose registers are set runs its payload no more",
     "life": "a domain with a payload is destroyed only at the end of a session",
     "pool": "a pool of more pages than there are takes Xen seconds",
+    "memory": "whether Xen has so much memory left hangs on what it uses itself",
     "I/O memory": "a range of very many frames of I/O memory takes the specification long",
     "not modelled": "a call that Xen has and the specification leaves out",
 }
@@ -85,13 +86,15 @@ class Taken:
 class Given:
     """A stimulus of a batch.
 
-    choices: that the twin made meanwhile; foreseen: how it ended there, and register 0; taken: where new frames went.
+    choices: that the twin made meanwhile; foreseen: how it ended there, and register 0; taken: where new frames went;
+    forgets: domains that are gone with it.
     """
 
     stimulus: Stimulus
     choices: tuple[tuple[str, int], ...]
     foreseen: tuple[str, int | None]
     taken: tuple[Taken, ...] = ()
+    forgets: int = 0
 
 
 class Batch:
@@ -143,6 +146,7 @@ class Batch:
             why = "cache off" if state.traps_vm and state.cache_on else ""
         if why:
             return self._leave(why)
+        there = len(self.machine.domains)
         try:
             seen = give(self.machine, stimulus)
         except (BadStimulus, NotModelled):
@@ -152,7 +156,8 @@ class Batch:
             if self._stuck > STUCK:
                 return self._leave("stuck")
         foreseen = seen.kind, None if seen.registers is None else seen.registers[0]
-        self.given.append(Given(stimulus, seen.choices, foreseen, tuple(self._after(domain, stimulus, seen))))
+        self.given.append(Given(stimulus, seen.choices, foreseen, tuple(self._after(domain, stimulus, seen)),
+                                max(there - len(self.machine.domains), 0)))
         if kind == "hypercall" and foreseen == ("value", 0):
             self._forget_time(domain, vcpu, stimulus[3])
         return seen
@@ -191,6 +196,8 @@ class Batch:
             return "" if data is None else self._refused_control(domain.id, data)
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_increase_reservation:
             return self._refused_increase(domain, registers)
+        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) == abi.XENMEM_claim_pages:
+            return self._refused_claim(domain, registers)
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_add_to_physmap_batch:
             return self._refused_batch(domain, registers)
         if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_cache_flush:
@@ -207,6 +214,13 @@ class Batch:
         domid = abi.MEMORY_RESERVATION.unpack(data)[4]
         subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
         return "name" if subject is not None and subject.direct_map else ""
+
+    def _refused_claim(self, domain: Domain, registers: dict[int, int]) -> str:
+        """Whether so much memory is left may hang on what Xen uses itself."""
+        data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
+        pages = 0 if data is None else abi.MEMORY_RESERVATION.unpack(data)[1]
+        most = self.twins.xen.kind.ram_size >> 12
+        return "memory" if most // 2 < self.machine.frames.outstanding_claims + pages < 2 * most else ""
 
     def _refused_batch(self, domain: Domain, registers: dict[int, int]) -> str:
         data = self._argument(domain, registers.get(1, 0), abi.ADD_TO_PHYSMAP_BATCH.size)

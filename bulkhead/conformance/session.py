@@ -8,6 +8,7 @@ a table, or as the machine address that a grant's mapper is told. Two names neve
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -29,6 +30,12 @@ from impl.xen.machine import Stimulus as XenStimulus
 
 PREEMPTIONS: Final = 6
 """First checks for preemption that are tried in any case, where Xen ended a call as if it had been preempted."""
+SCHED_OP: Final = 29
+YIELDS: Final = 16
+"""Calls of SCHEDOP_yield for each domain that is gone, after which Xen has done what it deferred: it frees a domain's
+VMID, and lets go of the domain that it was the device model of, when its processors have passed a point of rest.
+Source: xen/common/domain.c (complete_domain_destroy), xen/common/rcupdate.c.
+"""
 LPAE_SYNDROME: Final = 0x222
 """What Xen tells a guest of 32 bits of an abort when the guest's own tables have the long format, instead of 2: the
 payload's have from the first time on that it switches its cache. Source: xen/arch/arm/traps.c (inject_abt32_exception).
@@ -100,13 +107,28 @@ class Session:
         """Give a batch to real Xen, follow it with the specification, and compare everything."""
         outcome = Outcome(len(given))
         started = time.perf_counter()
-        seen = self.xen.give([for_xen(each.stimulus) for each in given])
+        seen = self._give(given)
         changed = self._read_tables()
         outcome.seconds_xen = time.perf_counter() - started
         started = time.perf_counter()
         self._compare(given, seen, changed, outcome)
         outcome.seconds_spec = time.perf_counter() - started
         return outcome
+
+    def _give(self, given: Sequence[Given]) -> list[Observation]:
+        """What Xen shows of a batch; where a domain is gone for good, the guest yields until it is."""
+        stimuli: list[XenStimulus] = []
+        places = []
+        for each in given:
+            places.append(len(stimuli))
+            stimuli.append(for_xen(each.stimulus))
+            if each.forgets:
+                _, domain, vcpu, *_ = each.stimulus
+                number = 16 if self.fast.domains[domain].width == 64 else 12
+                call = XenStimulus("hypercall", domain, vcpu, registers=((0, 0), (number, SCHED_OP)))
+                stimuli += [call] * (YIELDS * each.forgets)
+        seen = self.xen.give(stimuli)
+        return [seen[place] for place in places]
 
     def _compare(self, given: Sequence[Given], seen: Sequence[Observation], changed: dict[int, dict[int, int]],
                  outcome: Outcome) -> None:
@@ -137,9 +159,8 @@ class Session:
             outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
 
     def _read_tables(self) -> dict[int, dict[int, int]]:
-        if self.xen.panicked:
-            return {}
-        with self.xen.qemu.stopped():
+        # those of a machine that stopped, too: they tell the choices up to then
+        with self.xen.qemu.stopped() if self.xen.qemu.alive else contextlib.nullcontext():
             return {domain: tracker.update() for domain, tracker in self.twins.trackers.items()}
 
     def _chosen(self, taken: Iterable[Taken]) -> dict[int, int]:
@@ -196,11 +217,14 @@ class Session:
     def _checks(stimulus: Stimulus, seen: Observation) -> list[int]:
         """The checks for preemption at which Xen may have cut a call, as the registers that it left tell.
 
-        A call on a list counts the rest down in register 2; it checks at each item, or at each 32.
+        A call on a list counts the rest down in register 2, and checks at each item, or at each 32; one on extents
+        answers how many it did, where its argument has changed under it when it goes on.
         """
         assert seen.registers is not None
         done = stimulus[3].get(2, 0) - seen.registers[2]
         likely = [done, done // 32, done - 1, done + 1] if done > 0 else []
+        if stimulus[3].get(16, stimulus[3].get(12)) == abi.HYPERCALL_MEMORY_OP and seen.registers[0] >> 31 == 0:
+            likely.append(seen.registers[0] - (stimulus[3].get(0, 0) >> 6))
         return list(dict.fromkeys(check for check in [*likely, *range(1, PREEMPTIONS)] if check > 0))
 
     def _preempted(self, stimulus: Stimulus, choices: list[tuple[str, int]], check: int) -> Expected | None:
