@@ -145,11 +145,12 @@ class Campaign:
             progress.seconds_boot += time.monotonic() - started
             progress.provenance.setdefault(place.kind, twins.xen.provenance())
             ended = self._take(place, session, session.prelude())
+            late: list[str] = []
             for name in self._programs(number):
                 self._tick()
                 if ended or (timed and time.monotonic() >= self._until):
                     break
-                ended = self._program(place, session, name)
+                ended = self._program(place, session, name, late)
             for batch in range(self.batches):
                 self._tick()
                 if ended or (timed and time.monotonic() >= self._until):
@@ -164,6 +165,8 @@ class Campaign:
                 ended = self._take(place, session, outcome)
                 if not ended and (last or batch % WHOLE == WHOLE - 1):
                     ended = self._whole(place, session)
+            for name in late:
+                ended = ended or self._program(place, session, name)
             progress.ended.update([ended] if ended else [])
             progress.rows += session.comparison.compared["rows"]
             progress.pages += session.comparison.compared["pages"]
@@ -175,17 +178,25 @@ class Campaign:
         names = [name for name in SEEDS if name not in NOT_HERE]
         return [names[(number * PROGRAMS + i) % len(names)] for i in range(PROGRAMS)] if self.programs else []
 
-    def _program(self, place: Place, session: Session, name: str) -> str:
-        """A program as one batch; why the session has to end, if it has."""
+    def _program(self, place: Place, session: Session, name: str, late: list[str] | None = None) -> str:
+        """A program as one batch; why the session has to end, if it has.
+
+        late: where the name goes of one with which a domain or the machine would end.
+        """
         before = session.fast.snapshot()
         batch = Batch(session.twins, session.twins_names, late=False)
         # a program was written for a small machine: where it finds nothing to work on, what it did so far is taken
         with contextlib.suppress(LookupError, NameError, AttributeError):
             SEEDS[name](Program(batch))
+        if batch.over and late is not None:
+            late.append(name)
+            session.fast.restore(before)
+            return ""
         self.progress.left_out.update(batch.left_out)
         if batch.spoilt:
             session.fast.restore(before)
             return ""
+        session.twins.placed = batch.placed
         return self._take(place, session, session.run(batch.given)) or ("domain" if batch.over else "")
 
     def _foresee(self, twins: Twins, session: Session, rng: random.Random, *, alone: bool, ending: bool,
@@ -201,6 +212,7 @@ class Campaign:
                     break
             self.progress.left_out.update(batch.left_out)
             if not batch.spoilt:
+                twins.placed = batch.placed
                 return batch.given
             twins.fast.restore(before)
 

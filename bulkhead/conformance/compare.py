@@ -40,6 +40,7 @@ class Comparison:
         self._words: set[int] = set()
         self._rows: set[tuple[int, int]] = set()
         self._stale: set[tuple[int, int]] = set()
+        self._unnamed: dict[int, set[int]] = {}      # bytes of frames that held a name whose meaning was not known
 
     def touched(self) -> None:
         """Note what the specification's last stimulus has written."""
@@ -102,6 +103,23 @@ class Comparison:
     def _is_ram(self, mfn: int) -> bool:
         return 0 <= (mfn << 12) - self.xen.kind.ram_base < self.xen.kind.ram_size
 
+    def told(self, domain: int, addresses: Iterable[int]) -> None:
+        """A grant's mapper was told machine addresses, at these guest addresses: they are made Xen's, if known.
+
+        Else the bytes are remembered: a guest may overwrite some of a name before Xen has shown what it means.
+        """
+        for address in addresses:
+            data = self.oracle.read(domain, address, 8)
+            if data is None or not self.twins.is_made_up(int.from_bytes(data, "little") >> 12):
+                continue
+            made = self._with_name(data, None)
+            for i in range(8):
+                mfn, at = self.oracle.state.p2m[domain, address + i >> 12].mfn, (address + i) % 4096
+                if made is None:
+                    self._unnamed.setdefault(mfn, set()).add(at)
+                else:
+                    self.oracle.poke(mfn, at, made[i:i + 1])
+
     # ---- tables and memory
 
     def batch(self, changed: dict[int, dict[int, int]]) -> list[Difference]:
@@ -151,7 +169,7 @@ class Comparison:
         return found
 
     def _among_devices(self, key: tuple[int, int]) -> bool:
-        """In place of a piece of a block of dom0's devices: whether that was valid, hung on the payload's interrupts."""
+        """In place of a piece of a block of devices of dom0, which was valid or not as the payload used them."""
         domain, gfn = key
         first = gfn - gfn % BLOCK
         return domain == 0 and any(each.type and each.frames.start < first + BLOCK and first < each.frames.stop
@@ -232,6 +250,10 @@ class Comparison:
                     expected = expected[:first] + made + expected[first + 8:]
                     break
             else:
+                if at in self._unnamed.get(mfn, ()):
+                    self.oracle.poke(mfn, at, seen[at:at + 1])
+                    expected = expected[:at] + seen[at:at + 1] + expected[at + 1:]
+                    continue
                 at &= ~7
                 one, other = (int.from_bytes(data[at:at + 8], "little") for data in (expected, seen))
                 owner = self.oracle.state.frame[mfn].owner   # type: ignore[index]

@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from bulkhead.fuzz.grammar import WEIGHTS, Grammar
+from bulkhead.fuzz.grammar import ARGUMENT_PAGES, WEIGHTS, Grammar
 from bulkhead.fuzz.stimuli import Stimulus, give
 from impl.fast import abi, domctl
 from impl.fast.domains import Domain
 from impl.fast.errors import BadStimulus, NotModelled
 from impl.fast.grant.layouts import (
     CACHE_FLUSH,
+    COPY,
+    MAP,
     UNMAP,
     GNTMAP_host_map,
     GNTTABOP_cache_flush,
+    GNTTABOP_copy,
+    GNTTABOP_get_status_frames,
+    GNTTABOP_map_grant_ref,
+    GNTTABOP_setup_table,
     GNTTABOP_unmap_and_replace,
     GNTTABOP_unmap_grant_ref,
 )
@@ -35,6 +41,8 @@ STUCK: Final = 1
 """Accesses of a batch that may be tried for ever: each costs 20 ms, in which Xen could answer a hundred calls."""
 LONGEST: Final = 4000
 """Stimuli of a batch at most."""
+LOST: Final = 0.1
+"""How often a guest that has lost the pages of its arguments uses them all the same."""
 MOST_DEVICE_FRAMES: Final = 80
 LINE: Final = 64
 """Bytes of a cache line of the processors here."""
@@ -47,6 +55,16 @@ _MOVES: Final = frozenset({abi.XENMEM_decrease_reservation, abi.XENMEM_add_to_ph
                            abi.XENMEM_add_to_physmap_batch, abi.XENMEM_remove_from_physmap,
                            abi.XENMEM_acquire_resource})
 
+_MEMORY, _GRANTS = abi.HYPERCALL_MEMORY_OP, abi.HYPERCALL_GRANT_TABLE_OP
+_HANDLES: Final[dict[tuple[int, int], tuple[int, ...]]] = {
+    (_MEMORY, abi.XENMEM_increase_reservation): (0,), (_MEMORY, abi.XENMEM_decrease_reservation): (0,),
+    (_MEMORY, abi.XENMEM_populate_physmap): (0,), (_MEMORY, abi.XENMEM_exchange): (0, 32),
+    (_MEMORY, abi.XENMEM_add_to_physmap_batch): (8, 16, 24), (_MEMORY, abi.XENMEM_acquire_resource): (24,),
+    (_MEMORY, abi.XENMEM_reserved_device_memory_map): (8,),
+    (_GRANTS, GNTTABOP_setup_table): (16,), (_GRANTS, GNTTABOP_get_status_frames): (8,),
+}
+"""Where an argument has guest addresses. Source: xen/include/public (memory.h, grant_table.h), Xen 4.17."""
+
 LEFT_OUT: Final = {
     "own pages": "the payload's own pages are not touched: it would run no more",
     "device": "what a device answers is the device's, not Xen's",
@@ -57,6 +75,7 @@ LEFT_OUT: Final = {
     "cache off": "the payload writes other registers before SCTLR, at which Xen stops watching a cache that is on",
     "set/way": "QEMU's Cortex-A15 does not trap cache operations by set and way",
     "name": "the machine address of a frame that Xen has not shown",
+    "overlap": "a grant copy within one frame whose parts overlap: what becomes of it hangs on the order of memcpy",
     "DEV-34": "ends the machine: Xen deviates, and the specification has it not yet",
     "DEV-35": "ends the machine: Xen deviates, and the specification has it not yet",
     "DEV-1": "comes late in a session only, as the comparison may have to end after it",
@@ -102,8 +121,9 @@ class Batch:
 
     twins: the machine; names: Xen's frames behind names that the twin uses; late: DEV-1 may come about; ending:
     domains with a payload may be destroyed.
-    given: what real Xen is to be given; left_out: by reason; over: nothing more is to be added after this, as a domain
-    or the machine ended; spoilt: a payload's own page was moved or written, so that nothing of this may be given.
+    given: what real Xen is to be given; placed: guest frame at which a domain's handle was mapped; left_out: by reason;
+    over: nothing more is to be added after this, as a domain or the machine ended; spoilt: a payload's own page was
+    moved or written, so that nothing of this may be given.
     """
 
     def __init__(self, twins: Twins, names: Mapping[int, int] | None = None, *, late: bool = True,
@@ -114,6 +134,7 @@ class Batch:
         self.machine: Machine = twins.fast
         self.late, self.ending = late, ending
         self.given: list[Given] = []
+        self.placed = dict(twins.placed)
         self.left_out: Counter[str] = Counter()
         self.over = False
         self.spoilt = False
@@ -131,7 +152,7 @@ class Batch:
             return None
         if kind == "hypercall":
             stimulus = (kind, number, vcpu, rest[0], 0)
-            why = self._refused_call(domain, rest[0])
+            why = self._refused_call(domain, vcpu, rest[0])
         elif kind in {"load", "store", "fetch"}:
             why = self._refused_access(domain, vcpu, kind, *rest)
             if kind == "store" and rest[1] == 8 and not rest[2] & 0xFFF and self.twins.is_made_up(rest[2] >> 12):
@@ -189,8 +210,11 @@ class Batch:
             return "device"
         return ""
 
-    def _refused_call(self, domain: Domain, registers: dict[int, int]) -> str:
+    def _refused_call(self, domain: Domain, vcpu: int, registers: dict[int, int]) -> str:
         number = registers.get(16 if domain.width == 64 else 12, 0)
+        if domain.width == 64 and domain.vcpus[vcpu].cache_on and any(
+                each >> _STAGE1_BITS for each in self._handles(domain, number, registers)):
+            return "stage 1"
         if number == abi.HYPERCALL_DOMCTL:
             data = self._argument(domain, registers.get(0, 0), abi.DOMCTL_SIZE)
             return "" if data is None else self._refused_control(domain.id, data)
@@ -202,8 +226,37 @@ class Batch:
             return self._refused_batch(domain, registers)
         if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_cache_flush:
             return self._refused_flush(domain, registers)
+        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_copy:
+            return self._refused_copy(domain, registers)
         if number == abi.HYPERCALL_GRANT_TABLE_OP and not self.late:
             return self._refused_unmap(domain, registers)
+        return ""
+
+    def _handles(self, domain: Domain, number: int, registers: dict[int, int]) -> list[int]:
+        """The guest addresses that a call names: of its argument, and those in it."""
+        address = registers.get(0 if number == abi.HYPERCALL_DOMCTL else 1, 0)
+        if number == abi.HYPERCALL_DOMCTL:
+            data = self._argument(domain, address, 4)
+            places = (24,) if data == domctl.SETVCPUCONTEXT.to_bytes(4, "little") else ()
+        else:
+            operation = registers.get(0, 0) & (63 if number == abi.HYPERCALL_MEMORY_OP else 0xFFF)
+            places = _HANDLES.get((number, operation), ())
+        words = (self._argument(domain, address + place, 8) for place in places)
+        return [address, *(int.from_bytes(word, "little") for word in words if word is not None)]
+
+    def _refused_copy(self, domain: Domain, registers: dict[int, int]) -> str:
+        """Whether source and destination may overlap in one frame."""
+        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
+            data = self._argument(domain, registers.get(1, 0) + COPY.size * i, COPY.size)
+            if data is None:
+                break
+            _, source, start, _, destination, end, length, *_ = COPY.unpack(data)
+            if start == end or abs(start - end) >= length:
+                continue
+            owners = [self.machine.domain_by_any_id(domain, number) for number in (source, destination)]
+            # an entry of version 2 may stand for one of another domain
+            if owners[0] is owners[1] or any(each is not None and each.grant_table.version != 1 for each in owners):
+                return "overlap"
         return ""
 
     def _refused_increase(self, domain: Domain, registers: dict[int, int]) -> str:
@@ -220,7 +273,7 @@ class Batch:
         data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
         pages = 0 if data is None else abi.MEMORY_RESERVATION.unpack(data)[1]
         most = self.twins.xen.kind.ram_size >> 12
-        return "memory" if most // 2 < self.machine.frames.outstanding_claims + pages < 2 * most else ""
+        return "memory" if most // 2 < self.machine.frames.outstanding_claims + pages < 3 * most else ""
 
     def _refused_batch(self, domain: Domain, registers: dict[int, int]) -> str:
         data = self._argument(domain, registers.get(1, 0), abi.ADD_TO_PHYSMAP_BATCH.size)
@@ -242,10 +295,21 @@ class Batch:
             if handle >= table.maptrack_limit or not table.map_flags[handle] & GNTMAP_host_map:
                 continue
             granter = self.machine.domains.get(table.map_domid[handle])
-            if granter is not None and domain.p2m.find(host >> 12)[0] != granter.grant_table.act_mfn[
-                    table.map_ref[handle]]:
+            frame = None if granter is None else granter.grant_table.act_mfn[table.map_ref[handle]]
+            # another mapping of the same frame would do, too
+            if self.placed.get((domain.id, handle)) != host >> 12 or domain.p2m.find(host >> 12)[0] != frame:
                 return "DEV-1"
         return ""
+
+    def _note_maps(self, domain: Domain, registers: dict[int, int]) -> None:
+        """At which guest frame each handle was mapped."""
+        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
+            data = self._argument(domain, registers.get(1, 0) + MAP.size * i, MAP.size)
+            if data is None:
+                break
+            host, _, _, _, status, handle, _ = MAP.unpack(data)
+            if status == 0:
+                self.placed[domain.id, handle] = host >> 12
 
     def _refused_flush(self, domain: Domain, registers: dict[int, int]) -> str:
         size = CACHE_FLUSH.size
@@ -255,6 +319,10 @@ class Batch:
                 break
             address, offset, length, operation = CACHE_FLUSH.unpack(data)
             mfn, frames = address >> 12, self.machine.frames
+            aligned = not registers.get(1, 0) + size * i & 7
+            if self.twins.is_made_up(mfn) and not (aligned and mfn in self.names):
+                # put together from pieces, it is no name that Xen has
+                return "name"
             if frames.valid(mfn) and frames.owner_of(mfn) is None and mfn not in self._shown:
                 # perhaps a frame of a domain that was made at run time
                 return "name"
@@ -301,7 +369,8 @@ class Batch:
 
     def _after(self, domain: Domain, stimulus: Stimulus, seen: Observation) -> list[Taken]:
         """What has to be known of a stimulus that the twin took; the frames that it populated a domain with."""
-        if seen.kind in {"crash", "panic"}:
+        if seen.kind in {"crash", "panic", "restart"}:
+            # a call that asks to be made again, and was not preempted, is made for ever
             self.over = True
             return []
         if not self.twins.kept_frames.isdisjoint(self.machine.memory.written):
@@ -313,6 +382,8 @@ class Batch:
         if number == abi.HYPERCALL_DOMCTL:
             alive = (self.machine.domains.get(each) for each in self.twins.kept)
             self.over = any(each is None or each.is_dying for each in alive)
+        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_map_grant_ref:
+            self._note_maps(domain, registers)
         if number != abi.HYPERCALL_MEMORY_OP:
             return []
         operation = registers.get(0, 0) & 63
@@ -354,7 +425,26 @@ class Guests(Grammar):
                  only: int | None = None) -> None:
         chosen = weights or (CALM if only is None else ALONE)
         super().__init__(batch, rng, chosen)
+        self.twins = batch.twins
+        self._arguments: dict[int, int] = {}
         self.payloads = {only} if only is not None else set(batch.twins.kept)
+
+    def arguments(self, domain: Domain) -> int:
+        """The first guest frame of its argument pages: others, mostly, when it has lost them."""
+        first = self._arguments.get(domain.id, super().arguments(domain))
+        if self._are_its_own(domain, first) or self.rng.random() < LOST:
+            return first
+        start, kept = self.pages_of(domain)[0], self.twins.kept.get(domain.id, range(0))
+        for page in range(start, kept.start - ARGUMENT_PAGES, ARGUMENT_PAGES):
+            if self._are_its_own(domain, page):
+                self._arguments[domain.id] = page
+                return page
+        return first
+
+    @staticmethod
+    def _are_its_own(domain: Domain, first: int) -> bool:
+        """Argument pages from a guest frame on are RAM that the domain can write."""
+        return all(domain.p2m.find(first + i)[1] == abi.p2m_ram_rw for i in range(ARGUMENT_PAGES))
 
     def runners(self) -> list[Domain]:
         """The domains that run now, and have a payload."""

@@ -22,6 +22,7 @@ from bulkhead.oracle.state_of import oracle_of, shape_of
 from impl.boards.ram import Bank, Ram
 from impl.fast import abi, domctl
 from impl.fast import boot as fast_boot
+from impl.fast.frames import Frames
 from impl.fast.machine import Config as FastConfig
 from impl.fast.machine import DomainConfig
 from impl.fast.machine import Machine as FastMachine
@@ -35,7 +36,7 @@ from spec.language import Index, put
 
 MADE_UP: Final = 0x1A0000
 """First frame of the bank of made-up names; above the RAM of every kind, and no number that guests like to try."""
-MADE_UP_FRAMES: Final = 1 << 15
+MADE_UP_FRAMES: Final = 1 << 18
 PAGES: Final = 2048
 FLAVOURS: Final = 4
 _DEVICE: Final = {"arm64-gicv2": 0x100, "arm64-gicv3": 0x100, "armhf-virt": 0x100, "vexpress-a15": 0x1C0A0}
@@ -68,6 +69,7 @@ def configuration(place: Place) -> Config:
     """How real Xen is booted: dom0 and three domUs, the third with two vCPUs and a short pool of tables.
 
     Frames come to domains scrubbed: which one comes is Xen's choice, so nobody knows what an earlier owner has left.
+    Xen is to say nothing of what guests do wrong: its console takes longer than its answers.
     """
     flavour = place.flavour
     tight = flavour == 3
@@ -76,7 +78,8 @@ def configuration(place: Place) -> Config:
     return Config(
         place.kind, guests=guests, dom0_pages=PAGES, xsm="silo" if flavour == 2 else "dummy",
         grant_max_version=1 if flavour == 0 else 2, opt_max_grant_frames=(6, 12, 4, 3)[flavour],
-        opt_max_maptrack_frames=(3, 2, 3, 1)[flavour], grant_transitive=not tight, scrub_domheap=True)
+        opt_max_maptrack_frames=(3, 2, 3, 1)[flavour], grant_transitive=not tight, scrub_domheap=True,
+        options="guest_loglvl=none")
 
 
 def twin_configuration(config: Config, kind: Kind, window: tuple[int, int, int, int] | None) -> FastConfig:
@@ -96,12 +99,30 @@ def twin_configuration(config: Config, kind: Kind, window: tuple[int, int, int, 
         gic_frames=window, vpmu=True, domains=domains)
 
 
+class _MadeUpFirst(Frames):
+    """Frames are made-up ones as long as there are any: never one of Xen's whose use nobody knows."""
+
+    def _free_buddy(self, zone_lo: int, zone_hi: int, order: int, unscrubbed: bool) -> tuple[int, int] | None:
+        zone = MADE_UP.bit_length()
+        found = None
+        if zone_lo <= zone <= zone_hi:
+            found = (super()._free_buddy(zone, zone, order, unscrubbed)
+                     or super()._free_buddy(zone, zone, order, unscrubbed=True))
+        return found or super()._free_buddy(zone_lo, zone_hi, order, unscrubbed)
+
+
+class _Twin(FastMachine):
+    """Foresees what real Xen will do, with other frames."""
+
+    allocator = _MadeUpFirst
+
+
 class Twins:
     """Real Xen, just booted, and both twins in its state.
 
     xen: booted from `configuration`. trackers: of each domain's tables; kept: first and one more than the last frame
     that a domain's payload keeps, as a range of gfns; kept_frames: the machine frames behind them.
-    windows: dom0's devices.
+    windows: dom0's devices; placed: guest frame at which each handle (domain, number) was mapped.
     Errors: Refused if the twins cannot be brought into Xen's state.
     """
 
@@ -112,6 +133,7 @@ class Twins:
         self.kept = {domain: range(low >> 12, high >> 12)
                      for domain, (low, high) in ((each, xen.kept(each)) for each in xen.domains)}
         self.windows: list[Window] = []
+        self.placed: dict[tuple[int, int], int] = {}
         facts = {domain: self._facts(domain) for domain in xen.domains}
         with xen.qemu.stopped():
             for tracker in self.trackers.values():
@@ -179,7 +201,7 @@ class Twins:
     def _build(self, config: FastConfig, facts: dict[int, tuple[int, int, int]]) -> FastMachine:
         kind = self.xen.kind
         banks = Bank(kind.ram_base, kind.ram_size), Bank(MADE_UP << 12, MADE_UP_FRAMES << 12)
-        machine = FastMachine(Ram(banks), attrs.evolve(config, domains=()))
+        machine = _Twin(Ram(banks), attrs.evolve(config, domains=()))
         machine.config = config
         # where QEMU puts Xen is elsewhere: it does not own the start of RAM
         machine.frames.add_to_heap(*machine.xen_frames)

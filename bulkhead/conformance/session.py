@@ -25,6 +25,7 @@ from bulkhead.fuzz.world import follow
 from bulkhead.oracle.machine import Observation as Expected
 from bulkhead.oracle.projection import Difference, observation_difference
 from impl.fast import abi
+from impl.fast.grant.layouts import MAP, GNTTABOP_map_grant_ref
 from impl.fast.machine import Observation
 from impl.xen.machine import Stimulus as XenStimulus
 
@@ -36,6 +37,8 @@ YIELDS: Final = 16
 VMID, and lets go of the domain that it was the device model of, when its processors have passed a point of rest.
 Source: xen/common/domain.c (complete_domain_destroy), xen/common/rcupdate.c.
 """
+BUS_ADDRESS: Final = 24
+"""Where the argument of map_grant_ref has dev_bus_addr. Source: xen/include/public/grant_table.h."""
 LPAE_SYNDROME: Final = 0x222
 """What Xen tells a guest of 32 bits of an abort when the guest's own tables have the long format, instead of 2: the
 payload's have from the first time on that it switches its cache. Source: xen/arch/arm/traps.c (inject_abt32_exception).
@@ -137,6 +140,10 @@ class Session:
             self.history.append(each.stimulus)
             self.seen.append(shown)
             names = self._chosen(each.taken) if each.taken else {}
+            if any(part.name not in names and not self.twins.is_made_up(part.name) for part in each.taken):
+                # the twin has no name left that means nothing yet
+                outcome.ended = "names"
+                return
             choices = [(kind, names.get(name, name) if kind == "frame" else name) for kind, name in each.choices]
             difference = self._follow(each.stimulus, shown, choices, outcome)
             outcome.stuck += shown.kind == "stuck"
@@ -149,8 +156,9 @@ class Session:
                 return
             if difference is not None:
                 outcome.disagreements.append(Disagreement(number, each.stimulus, difference))
-            if difference is not None or shown.kind in {"panic", "crash"}:
-                outcome.ended = shown.kind if shown.kind in {"panic", "crash"} else "difference"
+            ended = shown.kind if shown.kind in {"panic", "crash"} else "restart" if each.foreseen[0] == "restart" else ""
+            if difference is not None or ended:
+                outcome.ended = ended or "difference"
                 return
         found = self.comparison.batch(changed)
         if self.comparison.astray():
@@ -203,6 +211,8 @@ class Session:
         for kind, name in oracle.left_over():
             if difference is None:
                 difference = Difference("choice", f"the twin foresaw a {kind} {name:#x}, and no step has asked for one")
+        if stimulus[0] == "hypercall":
+            self._tell_addresses(stimulus)
         self.comparison.touched()
         outcome.trail.append(trail)
         if stimulus[0] == "toggle_cache" and oracle.guests[stimulus[1]].width == 32:
@@ -212,6 +222,14 @@ class Session:
             oracle.load(stimulus[1], stimulus[2], self.twins.kept[stimulus[1]].start << 12, 8, ())
             self.comparison.touched()
         return difference
+
+    def _tell_addresses(self, stimulus: Stimulus) -> None:
+        """Where a call to map grants tells machine addresses."""
+        registers = stimulus[3]
+        number = registers.get(16, registers.get(12))
+        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_map_grant_ref:
+            count, address = registers.get(2, 0) & abi.MASK32, registers.get(1, 0) & self.fast.address_mask
+            self.comparison.told(stimulus[1], [address + MAP.size * i + BUS_ADDRESS for i in range(min(count, 64))])
 
     @staticmethod
     def _checks(stimulus: Stimulus, seen: Observation) -> list[int]:
@@ -246,7 +264,7 @@ class Session:
         if seen.kind == "illegal":
             # a fetch that could not be tried
             return None
-        if seen.kind == expected.kind == "panic":
+        if seen.kind == expected.kind == "panic" or (expected.kind == "restart" and seen.kind == "stuck"):
             return None
         if seen.kind == expected.kind == "stuck":
             # where an access that crosses pages is held is not seen

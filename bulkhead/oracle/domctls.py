@@ -191,7 +191,7 @@ class _Call:
         """
         max_vcpus, vmtrace, tee = fields[4], fields[9], fields[12]
         asked = decode(CreateFlags, Word(fields[2]))
-        most = {1: 8, 2: 128 if self.oracle.host.width == 64 else 8}.get(gic, 0)
+        most = {1: 8, 2: 128 if self.oracle.host.width == 64 else 0}.get(gic, 0)
         return bool(1 <= max_vcpus <= most and not vmtrace and not tee
                     and (not asked.vpmu or self.oracle.host.vpmu))
 

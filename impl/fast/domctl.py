@@ -193,7 +193,7 @@ class _Call:
             return -EINVAL
         if gic == 0:
             gic = fields[11] = config.gic_version - 1
-        most = {1: 8, 2: 128 if self.machine.width == 64 else 8}.get(gic, 0)
+        most = {1: 8, 2: 128 if self.machine.width == 64 else 0}.get(gic, 0)
         if max_vcpus > most or tee:
             return -EINVAL
         return 0

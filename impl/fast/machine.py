@@ -126,8 +126,11 @@ class Machine:
     """A board with Xen and its domains.
 
     ram: the board's RAM; config: see Config.
+    allocator: of frames, for machines that choose in another way.
     Errors: BadConfig.
     """
+
+    allocator: type[Frames] = Frames
 
     def __init__(self, ram: RamLike, config: Config) -> None:
         _check(config)
@@ -144,7 +147,7 @@ class Machine:
         self._unlisted: list[Domain] = []
         self.last_domid = 0
         xenheap, self.xen_frames = _layout(self.memory, config)
-        self.frames = Frames(self.memory, self.width, xenheap, config.scrub_domheap)
+        self.frames = self.allocator(self.memory, self.width, xenheap, config.scrub_domheap)
         self.frames.domains = self.domains
         first, number = self.memory.banks[-1]
         self.max_page = first + number                  # one more than the highest frame of RAM
