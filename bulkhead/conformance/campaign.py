@@ -31,7 +31,7 @@ from impl.xen.install import Installation
 
 BATCH: Final = 400
 """Stimuli of a batch, about."""
-BATCHES: Final = 60
+BATCHES: Final = 150
 """Batches of a session."""
 PROGRAMS: Final = 7
 """The fuzzer's programs (`bulkhead.fuzz.seeds`) with which a session begins."""

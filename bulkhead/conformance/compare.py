@@ -18,7 +18,7 @@ from bulkhead.fuzz.stimuli import Stimulus
 from bulkhead.oracle.projection import Difference, row_difference, row_of
 from bulkhead.oracle.tables import Words
 from impl.xen.tables import DEVICE_TYPES
-from spec.language import put
+from spec.language import Index, put
 from spec.state import Use
 
 BLOCK: Final = 512
@@ -51,15 +51,29 @@ class Comparison:
         for key in logs["p2m"].keys:
             if state.p2m[key].stale:
                 self._stale.add(key)
+        if state.deviation[Index(0)].dev3:
+            self._note_freed(logs["frame"].keys)
         for name in self.names.keys() & logs["frame"].keys:
             if state.frame[name].use == Use.FREE:   # type: ignore[index]
                 del self.names[name]
 
-    def astray(self) -> bool:
-        """DEV-1 has come about, and nothing can be said any more of what Xen does with a frame."""
+    def _note_freed(self, frames: Iterable[int]) -> None:
+        """Where a page that is free now is mapped all the same."""
         state = self.oracle.state
-        return any(state.p2m[key].stale and not self._is_seen(state.p2m[key].mfn)     # type: ignore[index]
-                   for key in self._stale)
+        for mfn in frames:
+            row = state.frame[mfn]      # type: ignore[index]
+            if row.use == Use.FREE:
+                self._stale.update((domain, row.gfn) for domain in self.oracle.guests
+                                   if state.p2m[domain, row.gfn].mfn == mfn)    # type: ignore[index]
+
+    def astray(self) -> str:
+        """DEV-1 or DEV-3 has come about, and nothing can be said any more of what Xen does with a frame; or ""."""
+        state = self.oracle.state
+        for key in self._stale:
+            row = state.p2m[key]        # type: ignore[index]
+            if row.type and not self._is_seen(row.mfn):
+                return "DEV-1" if row.stale else "DEV-3"
+        return ""
 
     # ---- names
 
@@ -114,7 +128,8 @@ class Comparison:
                 continue
             made = self._with_name(data, None)
             for i in range(8):
-                mfn, at = self.oracle.state.p2m[domain, address + i >> 12].mfn, (address + i) % 4096
+                gfn, at = divmod(address + i, 4096)
+                mfn: int = self.oracle.state.p2m[domain, gfn].mfn      # type: ignore[index]
                 if made is None:
                     self._unnamed.setdefault(mfn, set()).add(at)
                 else:

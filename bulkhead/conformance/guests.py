@@ -49,6 +49,7 @@ LINE: Final = 64
 CPU_TIME: Final = 0x48
 """Where the argument of getdomaininfo has that time. Source: xen/include/public/domctl.h."""
 _DEVICE: Final = (abi.p2m_mmio_direct_dev, abi.p2m_mmio_direct_nc, abi.p2m_mmio_direct_c)
+_GRANTED: Final = (abi.p2m_grant_map_rw, abi.p2m_grant_map_ro)
 _STAGE1_BITS: Final = 39
 """Width of the payload's identity map when its MMU is on."""
 _MOVES: Final = frozenset({abi.XENMEM_decrease_reservation, abi.XENMEM_add_to_physmap, abi.XENMEM_populate_physmap,
@@ -79,6 +80,7 @@ LEFT_OUT: Final = {
     "DEV-34": "ends the machine: Xen deviates, and the specification has it not yet",
     "DEV-35": "ends the machine: Xen deviates, and the specification has it not yet",
     "DEV-1": "comes late in a session only, as the comparison may have to end after it",
+    "DEV-3": "comes late in a session only, as the comparison may have to end after it",
     "pause": "a vCPU that is paused amid a program does not finish it",
     "no payload": "a domain made at run time has no payload to run",
     "context": "a vCPU whose registers are set runs its payload no more",
@@ -220,6 +222,8 @@ class Batch:
             return "" if data is None else self._refused_control(domain.id, data)
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_increase_reservation:
             return self._refused_increase(domain, registers)
+        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_decrease_reservation:
+            return "" if self.late else self._refused_decrease(domain, registers)
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) == abi.XENMEM_claim_pages:
             return self._refused_claim(domain, registers)
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_add_to_physmap_batch:
@@ -237,7 +241,7 @@ class Batch:
         address = registers.get(0 if number == abi.HYPERCALL_DOMCTL else 1, 0)
         if number == abi.HYPERCALL_DOMCTL:
             data = self._argument(domain, address, 4)
-            places = (24,) if data == domctl.SETVCPUCONTEXT.to_bytes(4, "little") else ()
+            places: tuple[int, ...] = (24,) if data == domctl.SETVCPUCONTEXT.to_bytes(4, "little") else ()
         else:
             operation = registers.get(0, 0) & (63 if number == abi.HYPERCALL_MEMORY_OP else 0xFFF)
             places = _HANDLES.get((number, operation), ())
@@ -267,6 +271,26 @@ class Batch:
         domid = abi.MEMORY_RESERVATION.unpack(data)[4]
         subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
         return "name" if subject is not None and subject.direct_map else ""
+
+    def _refused_decrease(self, domain: Domain, registers: dict[int, int]) -> str:
+        """Whether it names a page of the domain's own where it is mapped through a grant."""
+        data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
+        if data is None:
+            return ""
+        extents, count, order, _, domid = abi.MEMORY_RESERVATION.unpack(data)
+        subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
+        if subject is None:
+            return ""
+        start = registers.get(0, 0) >> 6
+        for i in range(start, min(count, start + 64)):
+            word = self._argument(domain, extents + 8 * i, 8)
+            if word is None:
+                break
+            first = int.from_bytes(word, "little")
+            for mfn, kind in map(subject.p2m.find, range(first, first + (1 << min(order, 9)))):
+                if kind in _GRANTED and self.machine.frames.owner_of(mfn) == subject.id:
+                    return "DEV-3"
+        return ""
 
     def _refused_claim(self, domain: Domain, registers: dict[int, int]) -> str:
         """Whether so much memory is left may hang on what Xen uses itself."""

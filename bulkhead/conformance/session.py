@@ -152,18 +152,18 @@ class Session:
                 outcome.ended = "foresight"
                 return
             if difference is not None and self.comparison.astray():
-                outcome.ended = "DEV-1"
+                outcome.ended = self.comparison.astray()
                 return
             if difference is not None:
                 outcome.disagreements.append(Disagreement(number, each.stimulus, difference))
-            ended = shown.kind if shown.kind in {"panic", "crash"} else "restart" if each.foreseen[0] == "restart" else ""
+            last = each.foreseen[0] if each.foreseen[0] == "restart" else shown.kind
+            ended = last if last in {"panic", "crash", "restart"} else ""
             if difference is not None or ended:
                 outcome.ended = ended or "difference"
                 return
         found = self.comparison.batch(changed)
-        if self.comparison.astray():
-            outcome.ended = "DEV-1"
-        else:
+        outcome.ended = self.comparison.astray()
+        if not outcome.ended:
             outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
 
     def _read_tables(self) -> dict[int, dict[int, int]]:

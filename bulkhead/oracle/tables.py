@@ -171,7 +171,8 @@ class Frames(Logged):
         """The predicate holds of every row whose key matches the pattern."""
         if hasattr(pattern, "has") and not isinstance(pattern, Span) and self.ram:
             # all of them: of those that were never touched one stands for all
-            return bool(predicate(self.free, self.ram[0][0])) and Table.every(self, pattern, predicate)
+            return bool(predicate(self.free, self.ram[0][0])) and all(
+                predicate(row, mfn) for mfn, row in self._rows.items() if pattern.has(mfn))
         return Table.every(self, pattern, predicate)
 
     def count(self, predicate: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
