@@ -197,6 +197,7 @@ class Oracle:
         """Called after each step with (oracle, name, actor, state before): evaluates properties."""
         self._choices: dict[str, deque[int]] | None = None
         self._preempt_in: int | None = None
+        self._deaths = False
 
     # ---- steps --------------------------------------------------------------------------------------------------
 
@@ -212,6 +213,11 @@ class Oracle:
         self.note(name, outcome.kind, int(outcome.code))
         if self.check is not None:
             self.check(self, name, arguments.get(transition.actor, NOBODY), before)
+        self._deaths |= name == "kill_domain"
+        if self._deaths and outcome.state.domain is not before.domain:
+            # the last page of a dead domain may be gone with this
+            from bulkhead.oracle.teardown import unlist
+            unlist(self)
         return outcome
 
     def note(self, name: str, kind: Kind, code: int) -> None:
@@ -796,6 +802,7 @@ class Oracle:
         """Back to a snapshot, which may be restored again."""
         self.state, self.guests, self.shapes = saved.state, saved.guests, saved.shapes
         self.listed, self.counter, self.last_domid = saved.listed, saved.counter, saved.last_domid
+        self._deaths = True
         self._preempt_in = None
         self._choices = None
 

@@ -135,12 +135,19 @@ _STAGES = {Stage.GRANTS: _grants, Stage.SHARED: _shared, Stage.PAGES: _pages, St
 # ---- the very end
 
 
+def unlist(oracle: Oracle) -> None:
+    """Domains that are dead and held by nobody are found by nobody any more, from this step of a call on."""
+    for domain in oracle.guests:
+        if oracle.state.domain[DomId(domain)].status == Status.DEAD and not _is_held(oracle, domain):
+            oracle.step("unlist_domain", domain=domain)
+
+
 def finish_destruction(oracle: Oracle) -> None:
-    """Domains that are dead and held by nobody are forgotten; that may let go of another one."""
+    """Domains that are in no list any more are forgotten; that may let go of another one."""
     while True:
+        unlist(oracle)
         for domain in oracle.guests:
-            if oracle.state.domain[DomId(domain)].status == Status.DEAD and not _is_held(oracle, domain):
-                oracle.step("unlist_domain", domain=domain)
+            if oracle.state.domain[DomId(domain)].status == Status.UNLISTED:
                 forget(oracle, domain)
                 break
         else:
