@@ -1792,6 +1792,21 @@ def dom0_maps_a_block_over_its_tables(p: Program) -> None:
             p.resource(0, 1, [block + number])
 
 
+@_seed
+def last_page_goes_within_a_call(p: Program) -> None:
+    """A call replaces the mapping that holds a dead domain; the next item of the same call names that domain."""
+    p.create(4, pages=4)
+    p.table(1)
+    p.offer(1, 9, 0, p.gfn(1, 0))
+    for gfn in (SPARE_GFN, SPARE_GFN + 1):
+        p.foreign(0, 4, [(DOMU_BASE, gfn)])
+    p.destroy(4)
+    p.remove(0, SPARE_GFN + 1)
+    p.control(domctl.GETDOMAININFO, 4)
+    p.map(0, [(SPARE_GFN + 2, 2, 9, 4), (SPARE_GFN, 2, 9, 1), (SPARE_GFN + 2, 2, 9, 4), (SPARE_GFN + 3, 2, 9, 1)])
+    p.control(domctl.GETDOMAININFO, 4)
+
+
 def history(name: str, scenario: Scenario) -> History:
     """One seed on one machine. Errors: KeyError if there is no such seed."""
     world = Single(scenario)
