@@ -54,6 +54,19 @@ def test_memory__that_is_given_back_faults_and_comes_again(machine):
     assert run.value(gone) == 0
 
 
+def test_store__into_a_page_that_is_not_there_leaves_nothing_in_the_one_before(machine):
+    guest = Call(machine, 1)
+    gfn = (guest.base >> 12) + 9
+    last = (gfn << 12) - 4
+    guest.reservation(1, gfn)
+    guest.program.store(last - 4, 8, 0x1122334455667788)
+    stored = guest.program.store(last, 8, 0xAAAAAAAABBBBBBBB)
+    kept = guest.program.load(last - 4)
+    guest.reservation(6, gfn)
+    run = guest.go()
+    assert (run.outcome(stored), run.value(kept)) == (Outcome.DATA_ABORT, 0x1122334455667788)
+
+
 def test_memory__of_a_domain_is_what_was_asked_for(machine):
     guest = Call(machine, 3)
     self_ = guest.struct(0, "H", 0x7FF0)

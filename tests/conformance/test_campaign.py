@@ -1,6 +1,7 @@
 """Random guests on real Xen, followed by the specification; what differs is found, and shrunk to what matters."""
 
 import random
+import struct
 
 import attrs
 import pytest
@@ -9,7 +10,9 @@ from bulkhead.conformance.campaign import Campaign
 from bulkhead.conformance.guests import Batch, Guests
 from bulkhead.conformance.machines import Place, Twins, configuration
 from bulkhead.conformance.session import Session, for_xen
-from impl.fast import abi
+from bulkhead.fuzz.seeds import Program
+from bulkhead.oracle import memory_ops
+from impl.fast import abi, domctl
 from impl.xen.kinds import KINDS
 from tests.conformance.conftest import machine_of
 
@@ -65,3 +68,35 @@ def test_campaign__of_one_session_covers_steps_and_tells_where_xen_came_from(ins
     assert [attrs.asdict(each.finding) for each in campaign.failures] == []
     assert progress.stimuli > 800
     assert progress.provenance["arm64-gicv2"]["xen"]["package"] == "xen-hypervisor-4.17-arm64"
+
+
+def test_difference__is_shrunk_to_the_call_that_shows_it(installation, monkeypatch):
+    operations = memory_ops._OTHERS
+    real = operations[abi.XENMEM_remove_from_physmap]
+    monkeypatch.setitem(operations, abi.XENMEM_remove_from_physmap, lambda call, start: real(call, start) - 1)
+    campaign = Campaign(3, [Place("arm64-gicv2", 2)], installation, batches=6, programs=False)
+    campaign.run(0, sessions=1)
+    assert [each.finding.signature.split(":")[0] for each in campaign.failures] == ["memory_op 15"]
+    campaign.shrink(40)
+    failure = campaign.failures[0]
+    assert failure.shrunk
+    assert len(failure.history) < 12
+    assert failure.history[-1][0] == "hypercall"
+
+
+def test_domain__is_gone_for_good_before_the_next_call(installation):
+    """Xen frees a VMID, and lets go of a device model's target, when its processors have passed a point of rest."""
+    with machine_of(configuration(Place("arm64-gicv2", 2)), installation) as machine:
+        twins = Twins(machine)
+        session = Session(twins)
+        session.prelude()
+        batch = Batch(twins)
+        program = Program(batch)
+        for number in (4, 5):
+            program.create(number, pages=1)
+        program.control(domctl.SET_TARGET, 4, struct.pack("<I", 5))
+        for number in (5, 4, 5):
+            program.destroy(number)
+            program.control(domctl.GETDOMAININFO, 5)
+        assert [each.forgets for each in batch.given if each.forgets] == [2]
+        assert [each.text for each in session.run(batch.given).disagreements] == []
