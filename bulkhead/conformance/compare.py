@@ -40,6 +40,7 @@ class Comparison:
         self._words: set[int] = set()
         self._rows: set[tuple[int, int]] = set()
         self._stale: set[tuple[int, int]] = set()
+        self._freed: set[int] = set()                # names whose frames came free since the batch began
         self._unnamed: dict[int, set[int]] = {}      # bytes of frames that held a name whose meaning was not known
 
     def touched(self) -> None:
@@ -53,9 +54,10 @@ class Comparison:
                 self._stale.add(key)
         if state.deviation[Index(0)].dev3:
             self._note_freed(logs["frame"].keys)
-        for name in self.names.keys() & logs["frame"].keys:
-            if state.frame[name].use == Use.FREE:   # type: ignore[index]
-                del self.names[name]
+        for name in logs["frame"].keys:
+            if state.frame[name].use == Use.FREE:
+                self._freed.add(name)
+                self.names.pop(name, None)
 
     def _note_freed(self, frames: Iterable[int]) -> None:
         """Where a page that is free now is mapped all the same."""
@@ -109,7 +111,9 @@ class Comparison:
                 meant = int.from_bytes(seen, "little") >> shift
                 if meant in self.names.values() or self._used(meant) or not self._is_ram(meant):
                     continue
-                self._learn(name, meant)
+                # the word may be older than what the name is used for now
+                if name not in self._freed and self._is_seen(name):
+                    self._learn(name, meant)
             if meant is not None:
                 return (meant << shift | word & (1 << shift) - 1).to_bytes(8, "little")
         return None
@@ -150,6 +154,7 @@ class Comparison:
             pages, self._words = self._words, set()
             found += self._compare_pages(pages)
         self._rows = set()
+        self._freed.clear()
         return found
 
     def _compare_rows(self, keys: Iterable[tuple[int, int]]) -> list[Difference]:

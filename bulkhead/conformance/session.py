@@ -115,6 +115,9 @@ class Session:
         outcome.seconds_xen = time.perf_counter() - started
         started = time.perf_counter()
         self._compare(given, seen, changed, outcome)
+        # what came free means nothing any more
+        owner = self.fast.frames.owner_of
+        self.twins_names = {name: meant for name, meant in self.twins_names.items() if owner(name) is not None}
         outcome.seconds_spec = time.perf_counter() - started
         return outcome
 
