@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import struct
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -186,7 +187,7 @@ class Campaign:
         before = session.fast.snapshot()
         batch = Batch(session.twins, session.twins_names, late=False)
         # a program was written for a small machine: where it finds nothing to work on, what it did so far is taken
-        with contextlib.suppress(LookupError, NameError, AttributeError):
+        with contextlib.suppress(LookupError, NameError, AttributeError, struct.error):
             SEEDS[name](Program(batch))
         if batch.over and late is not None:
             late.append(name)

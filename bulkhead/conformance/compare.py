@@ -109,10 +109,12 @@ class Comparison:
             meant = self.names.get(name)
             if meant is None and seen is not None:
                 meant = int.from_bytes(seen, "little") >> shift
-                if meant in self.names.values() or self._used(meant) or not self._is_ram(meant):
+                if not self._is_ram(meant):
                     continue
                 # the word may be older than what the name is used for now
                 if name not in self._freed and self._is_seen(name):
+                    if meant in self.names.values() or self._used(meant):
+                        continue
                     self._learn(name, meant)
             if meant is not None:
                 return (meant << shift | word & (1 << shift) - 1).to_bytes(8, "little")
@@ -155,6 +157,7 @@ class Comparison:
             found += self._compare_pages(pages)
         self._rows = set()
         self._freed.clear()
+        self._unnamed.clear()
         return found
 
     def _compare_rows(self, keys: Iterable[tuple[int, int]]) -> list[Difference]:
