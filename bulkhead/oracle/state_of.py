@@ -133,11 +133,12 @@ def _frames(oracle: Oracle, machine: Machine) -> None:
             tables.update((mfn, (domain.id, False)) for mfn in p2m.tables)
     words = s.word
     assert isinstance(words, Words)
-    for index in range(frames.total_pages):
+    # most are free and clean
+    info = frames.count_info & (frames.STATE | frames.NEED_SCRUB)
+    for index in (info != frames.STATE_FREE).nonzero()[0].tolist():
         mfn = frames.mfn_of(index)
         if frames.is_free(mfn):
-            if frames.info(mfn) & frames.NEED_SCRUB:
-                s = put(s, "frame", mfn, use=Use.FREE, dirty=True)
+            s = put(s, "frame", mfn, use=Use.FREE, dirty=True)
             continue
         owner = frames.owner_of(mfn)
         if mfn in tables:
