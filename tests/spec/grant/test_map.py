@@ -16,7 +16,23 @@ from spec.errors import (
 )
 from spec.grant.entries import ACCEPT_TRANSFER, TRANSITIVE, EntryV1, StatusV2, place_status, place_v1, place_v2
 from spec.grant.map import map_grant_ref
-from spec.language import U64, DomId, Gfn, GrantRef, Handle, Index, Kind, Outcome, VcpuId, Word, decode, layouts, put
+from spec.language import (
+    U64,
+    DomId,
+    Gfn,
+    GrantRef,
+    Handle,
+    Index,
+    Kind,
+    Outcome,
+    VcpuId,
+    Word,
+    decode,
+    encode,
+    evolve,
+    layouts,
+    put,
+)
 from spec.language.outcomes import IllegalChoice
 from spec.state import DOMID_SELF, P2mType, State, Status
 from tests.spec.machine import (
@@ -385,3 +401,32 @@ def test_map__over_the_mapping_of_a_domains_own_grant_frame_leaves_the_record_of
 
 def test_map__leaves_free_frames_alone() -> None:
     assert map_it(granted()).state.frame[FREE] == machine().frame[FREE]
+
+
+# ---- what a grant in use is not asked again
+
+
+def retyped(s: State, **fields: Any) -> State:
+    """The granter has changed its entry 9 since it was pinned."""
+    place = place_v1(s, GRANTER, REF)
+    return put(s, "word", place, raw=encode(evolve(entry(s), **fields), s.word[place].raw))
+
+
+def test_map__to_write_looks_at_no_type_of_a_grant_in_use() -> None:
+    s = retyped(mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE, readonly=True), type=ACCEPT_TRANSFER)
+    assert sound(map_it(s, host_addr=U64((HOLE + 1) * ADDRESS)), s, MAPPER).code == 0
+
+
+@pytest.mark.parametrize("readonly", [False, True])
+def test_map__again_looks_at_nothing_of_the_entry(readonly: bool) -> None:
+    s = retyped(mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE, readonly=readonly), readonly=True,
+                frame=Gfn(HOLE))
+    flags = Word(HOST | (READONLY if readonly else 0))
+    outcome = sound(map_it(s, host_addr=U64((HOLE + 1) * ADDRESS), flags=flags), s, MAPPER)
+    assert (0, frame_of(GRANTER)) == (outcome.code, outcome.state.p2m[MAPPER, HOLE + 1].mfn)
+
+
+def test_map__to_write_what_was_only_to_be_read_marks_nothing() -> None:
+    s = granted(version=2, readonly=True)
+    outcome = map_it(s)
+    assert (GNTST_GENERAL_ERROR, Kind.REFUSED) == (outcome.code, outcome.kind)

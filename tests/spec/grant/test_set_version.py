@@ -143,6 +143,11 @@ def test_set_version__refuses_version_1_while_a_reserved_entry_names_a_large_fra
     assert change(s, 1).code == -ERANGE
 
 
+def test_set_version__takes_the_largest_frame_that_version_1_can_name() -> None:
+    s = grant_v2(machine(version=2), GRANTER, 0, MAPPER, gfn=Gfn((1 << 32) - 1))
+    assert change(s, 1).kind is Kind.RESTART
+
+
 def test_set_version__does_not_mind_such_entries_beyond_the_reserved_ones() -> None:
     s = grant_v2(machine(version=2), GRANTER, 8, MAPPER, gfn=Gfn(1 << 32))
     assert change(s, 1).kind is Kind.RESTART

@@ -74,6 +74,11 @@ def test_setup_table__refuses_more_than_the_limit() -> None:
     assert setup(machine(), GRANTER, GRANTER, 5).code == GNTST_GENERAL_ERROR
 
 
+def test_setup_table__grows_up_to_the_limit() -> None:
+    s = machine()
+    assert sound(setup(s, GRANTER, GRANTER, 4), s, GRANTER).kind is Kind.RESTART
+
+
 def test_setup_table__refuses_without_memory() -> None:
     assert setup(machine(), GRANTER, GRANTER, 2, memory_left=False).code == GNTST_GENERAL_ERROR
 

@@ -132,3 +132,9 @@ def test_heap__counts_a_freed_page() -> None:
     after = decrease_page(s, OTHER, OTHER, Gfn(PAGE + 1), tables_left=True).state
     assert 65 == after.heap[HEAP].free
     assert Mfn(0x4001) == s.p2m[OTHER, Gfn(PAGE + 1)].mfn
+
+
+def test_populate__a_domain_gets_the_last_page_that_it_has_claimed() -> None:
+    s = put(machine(), "domain", MAPPER, claimed=1)
+    s = put(s, "heap", HEAP, claimed=s.heap[HEAP].free)
+    assert populate_extent(s, MAPPER, MAPPER, Gfn(HOLE), 0, Mfn(FREE), 1).code == 0

@@ -104,3 +104,8 @@ def test_pages__are_written_by_right_only() -> None:
     s = granted(readonly=True)
     after = put(s, "word", (frame_of(GRANTER), HERE), raw=VALUE)
     assert f"TWO-WORD-WRITER of word[{frame_of(GRANTER)}, 17]" in broken_between(s, after, MAPPER)
+
+
+def test_guest_load__finds_nothing_that_is_valid_for_xen_alone() -> None:
+    s = put(machine(), "p2m", (MAPPER, PAGE), hardware=False)
+    assert guest_load(s, MAPPER, PAGE, HERE).code == -TRANSLATION

@@ -146,7 +146,9 @@ def test_add_range__refuses_what_wraps(idx: int, gfn: int) -> None:
 
 def test_add_range__has_nothing_to_do_for_no_page() -> None:
     s = machine()
-    assert add(s, space=SPACE_GMFN_RANGE).state is s
+    outcome = add(s, space=SPACE_GMFN_RANGE)
+    assert outcome.code == 0
+    assert outcome.state is s
 
 
 def test_add_range__is_not_there() -> None:
@@ -251,6 +253,12 @@ def test_add_device__maps_a_permitted_frame() -> None:
     s = with_device(machine(), DOM0)
     after = sound(add(s, caller=DOM0, domain=DOM0, space=SPACE_DEV_MMIO, idx=DEVICE), s, DOM0).state
     assert (P2mType.MMIO_DIRECT_C, DEVICE) == (after.p2m[DOM0, HOLE].type, after.p2m[DOM0, HOLE].mfn)
+
+
+def test_add_device__maps_a_frame_in_a_batch_that_names_no_other_domain() -> None:
+    s = with_device(machine(), DOM0)
+    outcome = sound(batch(s, space=SPACE_DEV_MMIO, foreign=DomId(0), idx=DEVICE), s, DOM0)
+    assert (0, P2mType.MMIO_DIRECT_C) == (outcome.output["error"], outcome.state.p2m[DOM0, HOLE].type)
 
 
 # ---- the batch

@@ -32,6 +32,10 @@ def test_set_size__counts_32_bits_of_pages_on_arm32() -> None:
     assert resize(machine(arm32=True), 1 << 32).code == -EINVAL
 
 
+def test_set_size__counts_more_on_arm64() -> None:
+    assert resize(machine(), 1 << 32).kind is Kind.RESTART
+
+
 def test_set_size__fails_without_memory() -> None:
     assert resize(machine(), POOL + 1, memory_left=False).code == -ENOMEM
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from spec.errors import EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
-from spec.language import U16, U32, U64, DomId, Gfn, Outcome, put
+from spec.language import U16, U32, U64, DomId, Gfn, Mfn, Outcome, put
 from spec.memory.queries import (
     absent_memory_operation,
     current_reservation,
@@ -20,8 +20,8 @@ from spec.memory.queries import (
     reserved_device_memory_map,
     sharing_counters,
 )
-from spec.state import State, Status
-from tests.spec.machine import DOM0, GRANTER, HOLE, MAPPER, PAGE, PAGES, UNKNOWN, machine
+from spec.state import P2mType, State, Status
+from tests.spec.machine import DOM0, GRANTER, HOLE, MAPPER, PAGE, PAGES, UNKNOWN, machine, with_row
 
 QUESTIONS = [current_reservation, maximum_reservation, maximum_gpfn]
 Question = Callable[[State, DomId, DomId, U64], Outcome[State]]
@@ -127,6 +127,19 @@ def test_exchange__refuses_a_node_that_the_machine_has_not_to_a_control_domain()
 
 def test_exchange__takes_a_node_as_a_hint_from_others() -> None:
     assert swap(machine(), flags=U32(2 << 8)).code == -EOPNOTSUPP
+
+
+def test_exchange__takes_no_node_at_all_for_none_of_the_machines() -> None:
+    assert swap(machine(), flags=U32(1 << 17)).code == -EOPNOTSUPP
+
+
+def test_exchange__may_be_of_the_largest_order() -> None:
+    assert swap(machine(), in_order=9, out_order=9).code == -EOPNOTSUPP
+
+
+def test_exchange__takes_no_device_for_memory() -> None:
+    s = with_row(machine(), MAPPER, HOLE, Mfn(0x9000), P2mType.MMIO_DIRECT_C)
+    assert swap(s, gfn=HOLE).code == -EINVAL
 
 
 def test_exchange__sizes_are_32_bits_wide_on_arm32() -> None:

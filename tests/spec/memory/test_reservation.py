@@ -192,6 +192,13 @@ def test_populate_direct__refuses_numbers_that_no_frame_has() -> None:
     assert populate(s, caller=DOM0, domain=DOM0, gfn=1 << 52).code == -EINVAL
 
 
+def test_populate__a_frame_behind_the_end_of_the_tables_is_on_record_nowhere() -> None:
+    s = machine()
+    last = s.settings[Index(0)].root_pages - 1
+    after = populate(s, gfn=last, order=1, done=1).state
+    assert (last, 0) == (after.frame[FREE].gfn, after.frame[Mfn(FREE + 1)].gfn)
+
+
 # ---- increase
 
 

@@ -52,6 +52,7 @@ def acquire(s: State, **changes: Any) -> Outcome[State]:
         ({"list_given": False, "nr_frames": 0, "cursor": 1}, EINVAL),
         ({"kind": UNKNOWN_TYPE, "cursor": 1}, EINVAL),
         ({"kind": UNKNOWN_TYPE, "nr_frames": 1 << 26}, EINVAL),
+        ({"kind": UNKNOWN_TYPE, "nr_frames": (1 << 26) - 1}, EOPNOTSUPP),
         ({"kind": UNKNOWN_TYPE}, EOPNOTSUPP),
         ({"frame": 1}, EINVAL),
         ({"nr_frames": 2}, EINVAL),
