@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bulkhead.conformance.report import FIGURES, keep, save, table
+from bulkhead.conformance.report import FIGURES, keep, merged, save, table
 from bulkhead.fuzz.report import BUILD
 from bulkhead.problems import BAD_INPUT, FAILS, HOLDS
 from impl.xen.errors import XenError
@@ -28,10 +28,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sessions", type=int, default=0, help="so many boots, whatever it takes; 0: by time")
     parser.add_argument("--seed", type=int, help="the same seed makes the same guests")
     parser.add_argument("--no-shrink", action="store_true", help="keep what differs as it was found")
-    parser.add_argument("--figures", action="store_true", help=f"only write {FIGURES} from the last results")
+    parser.add_argument("--figures", action="store_true",
+                        help=f"only write {FIGURES}, from the last results or from the files named instead of kinds")
     given = parser.parse_args(arguments)
     try:
-        return figures() if given.figures else run(
+        return figures(given.kind) if given.figures else run(
             tuple(given.kind), given.seconds, given.sessions, given.seed, shrink=not given.no_shrink)
     except (XenError, ValueError, OSError) as problem:
         sys.stderr.write(f"conformance: {str(problem).splitlines()[0]}\n")
@@ -76,12 +77,15 @@ def run(kinds: tuple[str, ...], seconds: float, sessions: int, seed: int | None,
     return FAILS if progress.seen else HOLDS
 
 
-def figures() -> int:
-    """Write the manual's table from the last results. Errors: OSError, ValueError."""
-    path = BUILD / "conformance.json"
-    made = json.loads(path.read_text("utf-8"))
+def figures(files: Sequence[str]) -> int:
+    """Write the manual's table from results of campaigns: files, or the last one's. Errors: OSError, ValueError."""
+    places = [Path(each) for each in files] or [BUILD / "conformance.json"]
+    try:
+        made = table(merged([json.loads(each.read_text("utf-8")) for each in places]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{', '.join(map(str, places))}: not the results of a campaign") from None
     Path(FIGURES).parent.mkdir(parents=True, exist_ok=True)
-    Path(FIGURES).write_text(table(made), encoding="utf-8")
+    Path(FIGURES).write_text(made, encoding="utf-8")
     return HOLDS
 
 

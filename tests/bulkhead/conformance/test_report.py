@@ -9,7 +9,7 @@ from bulkhead.conformance.__main__ import main
 from bulkhead.conformance.campaign import Failure, Progress, finding_of
 from bulkhead.conformance.guests import LEFT_OUT
 from bulkhead.conformance.machines import Place, configuration, places
-from bulkhead.conformance.report import save, table, to_trace
+from bulkhead.conformance.report import merged, save, table, to_trace
 from bulkhead.conformance.session import Disagreement
 from bulkhead.oracle.projection import Difference
 from impl.fast.machine import Observation
@@ -64,7 +64,26 @@ def test_table__has_a_row_for_each_step(tmp_path):
     assert "``guest_load``" in table(save(progress(), [], tmp_path))
 
 
+def found(name, machine, times=1):
+    return {"transition": name, "kind": "done", "code": 0, "times": times, "machines": [machine]}
+
+
+def test_results__of_several_campaigns_add_up():
+    left = [{"transition": name, "kind": "done", "code": 0, "reason": ""}
+            for name in ("guest_store", "unmap_grant_ref")]
+    one = {"seed": 1, "stimuli_by_machine": {"arm64-gicv2": 10}, "answers": [found("guest_load", "arm64-gicv2", 2)],
+           "unreached": left}
+    two = {"seed": 1, "stimuli_by_machine": {"armhf-virt": 5}, "unreached": left[1:],
+           "answers": [found("guest_load", "armhf-virt"), found("guest_store", "armhf-virt")]}
+    made = merged([one, two])
+    assert (made["stimuli"], made["transitions"], made["seed"]) == (15, 2, "1")
+    assert [(row["times"], row["machines"]) for row in made["answers"]] == [
+        (3, ["arm64-gicv2", "armhf-virt"]), (1, ["armhf-virt"])]
+    assert [row["transition"] for row in made["unreached"]] == ["unmap_grant_ref"]
+
+
 @pytest.mark.parametrize(("arguments", "reason"), [
+    (["--figures", __file__], "not the results of a campaign"), (["--figures", "nowhere.json"], "nowhere.json"),
     (["pdp11"], f"it is one of {', '.join(KINDS)}"), (["--seconds", "0"], "--seconds 0 is not within"),
 ])
 def test_command__says_in_one_line_what_it_cannot_do(arguments, reason, capsys):
