@@ -26,6 +26,7 @@ _CONTEXT: Final = "a domain made at run time has no payload, so that it is not s
 CODES: Final[dict[tuple[str, int], str]] = {
     ("*", -12): _MEMORY,
     ("create_domain", -16): _VMIDS,
+    ("set_way_flush", -38): _IOMMU,
 }
 """Reasons by step ("*": any) and code."""
 
