@@ -27,6 +27,8 @@ CODES: Final[dict[tuple[str, int], str]] = {
     ("*", -12): _MEMORY,
     ("create_domain", -16): _VMIDS,
     ("set_way_flush", -38): _IOMMU,
+    ("unmap_grant_ref", -1): _IOMMU,
+    ("unmap_and_replace", -1): _IOMMU,
 }
 """Reasons by step ("*": any) and code."""
 
