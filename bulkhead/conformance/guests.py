@@ -66,6 +66,15 @@ _HANDLES: Final[dict[tuple[int, int], tuple[int, ...]]] = {
 }
 """Where an argument has guest addresses. Source: xen/include/public (memory.h, grant_table.h), Xen 4.17."""
 
+_LISTS: Final = {
+    abi.XENMEM_increase_reservation: (0,), abi.XENMEM_decrease_reservation: (0,), abi.XENMEM_populate_physmap: (0,),
+    abi.XENMEM_exchange: (0,), abi.XENMEM_add_to_physmap_batch: (8, 16), abi.XENMEM_acquire_resource: (24,),
+}
+_NUMBERS: Final = {abi.XENMEM_add_to_physmap: (8, 16), abi.XENMEM_remove_from_physmap: (8,)}
+"""Where a memory_op's argument has guest addresses of lists of frame numbers, and such numbers."""
+MOST_LISTED: Final = 16
+"""Numbers of a list that are looked at."""
+
 LEFT_OUT: Final = {
     "own pages": "the payload's own pages are not touched: it would run no more",
     "device": "what a device answers is the device's, not Xen's",
@@ -220,6 +229,9 @@ class Batch:
         if number == abi.HYPERCALL_DOMCTL:
             data = self._argument(domain, registers.get(0, 0), abi.DOMCTL_SIZE)
             return "" if data is None else self._refused_control(domain.id, data)
+        if number == abi.HYPERCALL_MEMORY_OP and any(map(self.twins.is_made_up, self._frames(domain, registers))):
+            # getdomaininfo tells a frame's number, and guests use whatever they find in their memory
+            return "name"
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_increase_reservation:
             return self._refused_increase(domain, registers)
         if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_decrease_reservation:
@@ -247,6 +259,27 @@ class Batch:
             places = _HANDLES.get((number, operation), ())
         words = (self._argument(domain, address + place, 8) for place in places)
         return [address, *(int.from_bytes(word, "little") for word in words if word is not None)]
+
+    def _frames(self, domain: Domain, registers: dict[int, int]) -> list[int]:
+        """The frame numbers that a memory_op names, the first of each list."""
+        address, operation = registers.get(1, 0), registers.get(0, 0) & 63
+        start, found = registers.get(0, 0) >> 6, list[int]()
+        for place in _NUMBERS.get(operation, ()):
+            found += self._words(domain, address + place, 1)
+        for place in _LISTS.get(operation, ()):
+            for first in self._words(domain, address + place, 1):
+                found += self._words(domain, first + 8 * start, MOST_LISTED)
+        return found
+
+    def _words(self, domain: Domain, address: int, most: int) -> list[int]:
+        """So many words of a guest's memory, as far as there are any."""
+        found: list[int] = []
+        for i in range(most):
+            word = self._argument(domain, address + 8 * i, 8)
+            if word is None:
+                break
+            found.append(int.from_bytes(word, "little"))
+        return found
 
     def _refused_copy(self, domain: Domain, registers: dict[int, int]) -> str:
         """Whether source and destination may overlap in one frame."""
