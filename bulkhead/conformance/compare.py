@@ -56,8 +56,12 @@ class Comparison:
             self._note_freed(logs["frame"].keys)
         for name in logs["frame"].keys:
             if state.frame[name].use == Use.FREE:
-                self._freed.add(name)
-                self.names.pop(name, None)
+                self.forget(name)
+
+    def forget(self, name: int) -> None:
+        """A name is another frame's from now on: perhaps it came free and was taken again in one call."""
+        self._freed.add(name)
+        self.names.pop(name, None)
 
     def _note_freed(self, frames: Iterable[int]) -> None:
         """Where a page that is free now is mapped all the same."""

@@ -46,8 +46,9 @@ LOST: Final = 0.1
 MOST_DEVICE_FRAMES: Final = 80
 LINE: Final = 64
 """Bytes of a cache line of the processors here."""
+SHARED_INFO: Final = 0x40
 CPU_TIME: Final = 0x48
-"""Where the argument of getdomaininfo has that time. Source: xen/include/public/domctl.h."""
+"""Where the argument of getdomaininfo has that frame's number, and that time. Source: xen/include/public/domctl.h."""
 _DEVICE: Final = (abi.p2m_mmio_direct_dev, abi.p2m_mmio_direct_nc, abi.p2m_mmio_direct_c)
 _GRANTED: Final = (abi.p2m_grant_map_rw, abi.p2m_grant_map_ro)
 _STAGE1_BITS: Final = 39
@@ -191,15 +192,22 @@ class Batch:
         self.given.append(Given(stimulus, seen.choices, foreseen, tuple(self._after(domain, stimulus, seen)),
                                 max(there - len(self.machine.domains), 0)))
         if kind == "hypercall" and foreseen == ("value", 0):
-            self._forget_time(domain, vcpu, stimulus[3])
+            self._forget_facts(domain, vcpu, stimulus[3])
         return seen
 
-    def _forget_time(self, domain: Domain, vcpu: int, registers: dict[int, int]) -> None:
-        """Getdomaininfo tells how long a domain has run: only Xen knows, so that the guest puts a zero there."""
+    def _forget_facts(self, domain: Domain, vcpu: int, registers: dict[int, int]) -> None:
+        """Getdomaininfo tells what only Xen knows: how long a domain has run, and where its shared_info is.
+
+        The guest puts zeros there; of the frame, it looks at it before.
+        """
         if registers.get(16 if domain.width == 64 else 12) == abi.HYPERCALL_DOMCTL and domain.runs:
-            data = self._argument(domain, registers.get(0, 0), 4)
-            if data == domctl.GETDOMAININFO.to_bytes(4, "little"):
-                self.run(("store", domain.id, vcpu, registers.get(0, 0) + CPU_TIME & self.machine.address_mask, 8, 0))
+            address = registers.get(0, 0)
+            if self._argument(domain, address, 4) == domctl.GETDOMAININFO.to_bytes(4, "little"):
+                frame, spent = (address + each & self.machine.address_mask for each in (SHARED_INFO, CPU_TIME))
+                if frame % 4096 <= 4088:
+                    self.run(("load", domain.id, vcpu, frame, 8))
+                self.run(("store", domain.id, vcpu, frame, 8, 0))
+                self.run(("store", domain.id, vcpu, spent, 8, 0))
 
     def _leave(self, why: str) -> Observation | None:
         self.left_out[why] += 1

@@ -147,6 +147,8 @@ class Session:
                 # the twin has no name left that means nothing yet
                 outcome.ended = "names"
                 return
+            for name in self._new_names(each):
+                self.comparison.forget(name)
             choices = [(kind, names.get(name, name) if kind == "frame" else name) for kind, name in each.choices]
             difference = self._follow(each.stimulus, shown, choices, outcome)
             outcome.stuck += shown.kind == "stuck"
@@ -186,6 +188,14 @@ class Session:
                     found[each.name] = leaf.mfn - i
                     self.twins_names.update((each.name + j, leaf.mfn - i + j) for j in range(each.frames))
                     break
+        return found
+
+    @staticmethod
+    def _new_names(given: Given) -> set[int]:
+        """The names of frames that came with a stimulus, whatever they meant before."""
+        found = {name for kind, name in given.choices if kind == "frame"}
+        for each in given.taken:
+            found.update(range(each.name, each.name + each.frames))
         return found
 
     # ---- a stimulus
