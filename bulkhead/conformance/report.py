@@ -35,6 +35,7 @@ def document(progress: Progress, failures: Iterable[Failure], paths: dict[int, s
     answers = progress.coverage.answers
     left = unreached(answers, reason)
     running = progress.seconds_xen + progress.seconds_spec
+    mixed = running - progress.seconds_alone
     hours = progress.seconds / 3600
     return {
         "version": __version__,
@@ -48,6 +49,7 @@ def document(progress: Progress, failures: Iterable[Failure], paths: dict[int, s
         "stimuli_a_second": round(progress.stimuli / progress.seconds) if progress.seconds else 0,
         "stimuli_a_second_running": round(progress.stimuli / running) if running else 0,
         "stimuli_a_second_alone": round(progress.alone / progress.seconds_alone) if progress.seconds_alone else 0,
+        "stimuli_a_second_mixed": round((progress.stimuli - progress.alone) / mixed) if mixed > 0 else 0,
         "stimuli_by_machine": dict(sorted(progress.by_kind.items())),
         "batches": progress.batches,
         "rows_compared": progress.rows,
