@@ -8,7 +8,6 @@ a table, or as the machine address that a grant's mapper is told. Two names neve
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -172,9 +171,13 @@ class Session:
             outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
 
     def _read_tables(self) -> dict[int, dict[int, int]]:
-        # those of a machine that stopped, too: they tell the choices up to then
-        with self.xen.qemu.stopped() if self.xen.qemu.alive else contextlib.nullcontext():
-            return {domain: tracker.update() for domain, tracker in self.twins.trackers.items()}
+        """What changed in Xen's tables; the machine stands still from now on, so that it takes no processor.
+
+        Those of a machine that stopped, too: they tell the choices up to then.
+        """
+        if self.xen.qemu.alive:
+            self.xen.qemu.hold()
+        return {domain: tracker.update() for domain, tracker in self.twins.trackers.items()}
 
     def _chosen(self, taken: Iterable[Taken]) -> dict[int, int]:
         """The names of new frames, where Xen's tables show them."""

@@ -367,6 +367,7 @@ class Machine:
         items = program.items() if isinstance(program, Program) else program
         if self.panicked or domain in self.dead:
             return Run(items, 0, Loss("panic" if self.panicked else "stuck", self.panicked or self.dead[domain]))
+        self.qemu.go()
         box.submit(items)
         loss = self._await(box, None, patience)
         done = box.items[:len(items)].copy()
@@ -532,6 +533,7 @@ class Machine:
                 break
         if not places:
             return [self._not_run(stimuli[start])]
+        self.qemu.go()
         for who, program in programs.items():
             self.boxes[who].submit(program.items())
         lost: dict[tuple[int, int], Loss] = {}

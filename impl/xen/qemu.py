@@ -168,6 +168,7 @@ class Qemu:
         with ram.open("wb") as file:
             file.truncate(ram_size)
         self._file = os.open(ram, os.O_RDWR)
+        self._held = False
         self.bytes: NDArray[np.uint8] = np.asarray(np.memmap(ram, dtype=np.uint8, mode="r+", shape=(ram_size,)))
         self.words: NDArray[np.uint64] = self.bytes.view(np.uint64)
         self.halves: NDArray[np.uint32] = self.bytes.view(np.uint32)
@@ -230,11 +231,25 @@ class Qemu:
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """The machine stands still meanwhile."""
-        self.monitor.command("stop")
+        held = self._held
+        self.hold()
         try:
             yield
         finally:
+            if not held:
+                self.go()
+
+    def hold(self) -> None:
+        """The machine stands still, its clocks too, until it may go on."""
+        if not self._held:
+            self.monitor.command("stop")
+            self._held = True
+
+    def go(self) -> None:
+        """The machine goes on, if it was held."""
+        if self._held:
             self.monitor.command("cont")
+            self._held = False
 
     def registers(self, names: Sequence[str], cpus: int) -> list[dict[str, int]]:
         """System registers of each processor, all at one moment. Errors: QemuError."""

@@ -77,7 +77,7 @@ def test_difference__is_shrunk_to_the_call_that_shows_it(installation, monkeypat
     campaign = Campaign(3, [Place("arm64-gicv2", 2)], installation, batches=6, programs=False)
     campaign.run(0, sessions=1)
     assert [each.finding.signature.split(":")[0] for each in campaign.failures] == ["memory_op 15"]
-    campaign.shrink(40)
+    campaign.shrink(30)
     failure = campaign.failures[0]
     assert failure.shrunk
     assert len(failure.history) < 12
