@@ -27,6 +27,8 @@ from impl.fast.grant import layouts as g
 from impl.fast.machine import Observation
 
 SELF: Final = abi.DOMID_SELF
+FAR_GFN: Final = 0x8000000
+"""A guest frame with which no other shares a table."""
 Seed = Callable[["Program"], None]
 
 
@@ -1805,6 +1807,21 @@ def last_page_goes_within_a_call(p: Program) -> None:
     p.control(domctl.GETDOMAININFO, 4)
     p.map(0, [(SPARE_GFN + 2, 2, 9, 4), (SPARE_GFN, 2, 9, 1), (SPARE_GFN + 2, 2, 9, 4), (SPARE_GFN + 3, 2, 9, 1)])
     p.control(domctl.GETDOMAININFO, 4)
+
+
+@_seed
+def resource_takes_the_last_page_for_a_table(p: Program) -> None:
+    """A device model maps its target's grant frames: the second one far away, with one page too few for the tables."""
+    p.table(3, 2)
+    p.control(domctl.SET_TARGET, 2, pack("<H", 3))
+    p.resource(2, 3, [SPARE_GFN])
+    used = p.domain(2).p2m.pool_total - len(p.domain(2).p2m.freelist)
+    p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 2, pack("<Q", used + 1 << 12))
+    for frame in (0, 1):
+        p.resource(2, 3, [SPARE_GFN + 1, FAR_GFN], frame=frame)
+        p.resource(2, 3, [SPARE_GFN + 1, SPARE_GFN + 2])
+    p.control(domctl.GET_PAGING_MEMPOOL_SIZE, 2)
+    p.control(domctl.SET_PAGING_MEMPOOL_SIZE, 2, pack("<Q", used << 12))
 
 
 def history(name: str, scenario: Scenario) -> History:

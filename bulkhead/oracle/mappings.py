@@ -11,11 +11,15 @@ from spec.language import TRANSITIONS, Outcome
 from spec.language.outcomes import Kind
 from spec.state import State
 
+LACKING = frozenset({-ENOENT, -ENOMEM})
+"""Answers of a step that found the pool without the tables it takes."""
 
-def entered(oracle: Oracle, domain: int, gfn: int, run: Callable[[bool], Outcome[State]]) -> Outcome[State]:
+
+def entered(oracle: Oracle, domain: int, gfn: int, run: Callable[[bool], Outcome[State]],
+            lacking: frozenset[int] = LACKING) -> Outcome[State]:
     """A step that maps one page of a domain, with the tables that it takes.
 
-    run: makes the step, told whether the pool has the tables.
+    run: makes the step, told whether the pool has the tables; lacking: what it answers when it has not.
     """
     change, _, error = oracle.planned(domain, gfn, 0, 1)
     before = oracle.state.p2m
@@ -25,7 +29,8 @@ def entered(oracle: Oracle, domain: int, gfn: int, run: Callable[[bool], Outcome
         return outcome
     if error == 0 and oracle.state.p2m is not before and code == 0 and outcome.kind is Kind.DONE:
         oracle.settle(domain, change, gfn, 1)
-    elif error and code in {-ENOENT, -ENOMEM}:
+    elif error and code in lacking:
+        # the tables that there were stay
         oracle.commit(domain, change)
     return outcome
 

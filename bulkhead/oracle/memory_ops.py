@@ -13,9 +13,9 @@ from typing import Any
 from bulkhead.oracle import abi
 from bulkhead.oracle.grants_table import grow_for_frame
 from bulkhead.oracle.machine import MASK32, MASK64, Oracle, Restart
-from bulkhead.oracle.mappings import entered, unmapped
+from bulkhead.oracle.mappings import LACKING, entered, unmapped
 from spec.domain.privilege import exists, may_act_on, may_serve
-from spec.errors import EFAULT, EINVAL, EOPNOTSUPP
+from spec.errors import EFAULT, EINVAL, EIO, EOPNOTSUPP
 from spec.language import TRANSITIONS, DomId, Gfn, Outcome, put
 from spec.language.outcomes import Kind, legal
 from spec.memory import frames, heap, resource
@@ -427,8 +427,11 @@ class _Call:
             return -EFAULT
         for i in range(length):
             gfn = int.from_bytes(data[8 * i:8 * i + 8], "little")
-            outcome = entered(oracle, self.caller, gfn & self.ulong, lambda left, i=i, gfn=gfn: self._step(  # type: ignore[misc]
-                "acquire_resource", **common, cursor=chunk + i, chunk=chunk, gfn=gfn, tables_left=left))
+            element = {**common, "cursor": chunk + i, "chunk": chunk, "gfn": gfn}
+            # behind the first, whatever goes wrong is called EIO
+            fits = self._would("acquire_resource", oracle.state, **element, tables_left=True).kind is Kind.DONE
+            outcome = entered(oracle, self.caller, gfn & self.ulong, lambda left, element=element: self._step(  # type: ignore[misc]
+                "acquire_resource", **element, tables_left=left), LACKING | {-EIO} if fits else LACKING)
             if outcome.kind is not Kind.DONE:
                 return int(outcome.code)
         return 0
