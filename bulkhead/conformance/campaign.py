@@ -167,6 +167,7 @@ class Campaign:
                 ended = self._take(place, session, outcome)
                 if not ended and (last or batch % WHOLE == WHOLE - 1):
                     ended = self._whole(place, session)
+            ended = ended or self._death(place, session, rng.randrange(1, 1 + len(twins.kept) - 1))
             for name in late:
                 ended = ended or self._program(place, session, name)
             progress.ended.update([ended] if ended else [])
@@ -200,6 +201,12 @@ class Campaign:
             return ""
         session.twins.placed = batch.placed
         return self._take(place, session, session.run(batch.given)) or ("domain" if batch.over else "")
+
+    def _death(self, place: Place, session: Session, number: int) -> str:
+        """At the end of a session a domU dies with all that it has; why the session has to end, if it has."""
+        batch = Batch(session.twins, session.twins_names, late=False, ending=True)
+        Program(batch).destroy(number)
+        return self._take(place, session, session.run(batch.given)) or self._whole(place, session)
 
     def _foresee(self, twins: Twins, session: Session, rng: random.Random, *, alone: bool, ending: bool,
                  late: bool) -> list[Given]:
