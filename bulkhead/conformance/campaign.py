@@ -167,7 +167,7 @@ class Campaign:
                 ended = self._take(place, session, outcome)
                 if not ended and (last or batch % WHOLE == WHOLE - 1):
                     ended = self._whole(place, session)
-            ended = ended or self._death(place, session, rng.randrange(1, 1 + len(twins.kept) - 1))
+            ended = ended or self._death(place, session, rng.randrange(1, len(twins.kept)))
             for name in late:
                 ended = ended or self._program(place, session, name)
             progress.ended.update([ended] if ended else [])

@@ -52,25 +52,23 @@ class Comparison:
         for key in logs["p2m"].keys:
             if state.p2m[key].stale:
                 self._stale.add(key)
-        if state.deviation[Index(0)].dev3:
-            self._note_freed(logs["frame"].keys)
         for name in logs["frame"].keys:
             if state.frame[name].use == Use.FREE:
                 self.forget(name)
+                if state.deviation[Index(0)].dev3:
+                    self._note_mapped(name)
 
     def forget(self, name: int) -> None:
         """A name is another frame's from now on: perhaps it came free and was taken again in one call."""
         self._freed.add(name)
         self.names.pop(name, None)
 
-    def _note_freed(self, frames: Iterable[int]) -> None:
+    def _note_mapped(self, mfn: int) -> None:
         """Where a page that is free now is mapped all the same."""
         state = self.oracle.state
-        for mfn in frames:
-            row = state.frame[mfn]      # type: ignore[index]
-            if row.use == Use.FREE:
-                self._stale.update((domain, row.gfn) for domain in self.oracle.guests
-                                   if state.p2m[domain, row.gfn].mfn == mfn)    # type: ignore[index]
+        gfn = state.frame[mfn].gfn      # type: ignore[index]
+        self._stale.update((domain, gfn) for domain in self.oracle.guests
+                           if state.p2m[domain, gfn].mfn == mfn)    # type: ignore[index]
 
     def astray(self) -> str:
         """DEV-1 or DEV-3 has come about, and nothing can be said any more of what Xen does with a frame; or ""."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator, Mapping
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -73,6 +74,8 @@ _LISTS: Final = {
 }
 _NUMBERS: Final = {abi.XENMEM_add_to_physmap: (8, 16), abi.XENMEM_remove_from_physmap: (8,)}
 """Where a memory_op's argument has guest addresses of lists of frame numbers, and such numbers."""
+MOST_ITEMS: Final = 64
+"""Items of a call that are looked at."""
 MOST_LISTED: Final = 16
 """Numbers of a list that are looked at."""
 
@@ -128,11 +131,17 @@ class Given:
     forgets: int = 0
 
 
+def _call(domain: Domain, registers: dict[int, int]) -> tuple[int, int]:
+    """The hypercall, and its operation without the bits of a continuation (0 of a domctl, which is in memory)."""
+    number, command = registers.get(16 if domain.width == 64 else 12, 0), registers.get(0, 0)
+    return number, command & {_MEMORY: 63, _GRANTS: 0xFFF}.get(number, 0)
+
+
 class Batch:
     """Stimuli in the making.
 
-    twins: the machine; names: Xen's frames behind names that the twin uses; late: DEV-1 may come about; ending:
-    domains with a payload may be destroyed.
+    twins: the machine; names: Xen's frames behind names that the twin uses; late: DEV-1 and DEV-3 may come about;
+    ending: domains with a payload may be destroyed.
     given: what real Xen is to be given; placed: guest frame at which a domain's handle was mapped; left_out: by reason;
     over: nothing more is to be added after this, as a domain or the machine ended; spoilt: a payload's own page was
     moved or written, so that nothing of this may be given.
@@ -230,47 +239,33 @@ class Batch:
         return ""
 
     def _refused_call(self, domain: Domain, vcpu: int, registers: dict[int, int]) -> str:
-        number = registers.get(16 if domain.width == 64 else 12, 0)
+        number, operation = _call(domain, registers)
         if domain.width == 64 and domain.vcpus[vcpu].cache_on and any(
-                each >> _STAGE1_BITS for each in self._handles(domain, number, registers)):
+                each >> _STAGE1_BITS for each in self._handles(domain, number, operation, registers)):
             return "stage 1"
         if number == abi.HYPERCALL_DOMCTL:
             data = self._argument(domain, registers.get(0, 0), abi.DOMCTL_SIZE)
             return "" if data is None else self._refused_control(domain.id, data)
-        if number == abi.HYPERCALL_MEMORY_OP and any(map(self.twins.is_made_up, self._frames(domain, registers))):
+        if number == abi.HYPERCALL_MEMORY_OP and any(
+                map(self.twins.is_made_up, self._frames(domain, operation, registers))):
             # getdomaininfo tells a frame's number, and guests use whatever they find in their memory
             return "name"
-        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_increase_reservation:
-            return self._refused_increase(domain, registers)
-        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_decrease_reservation:
-            return "" if self.late else self._refused_decrease(domain, registers)
-        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) == abi.XENMEM_claim_pages:
-            return self._refused_claim(domain, registers)
-        if number == abi.HYPERCALL_MEMORY_OP and registers.get(0, 0) & 63 == abi.XENMEM_add_to_physmap_batch:
-            return self._refused_batch(domain, registers)
-        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_cache_flush:
-            return self._refused_flush(domain, registers)
-        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_copy:
-            return self._refused_copy(domain, registers)
-        if number == abi.HYPERCALL_GRANT_TABLE_OP and not self.late:
-            return self._refused_unmap(domain, registers)
-        return ""
+        check = _CHECKS.get((number, operation))
+        return "" if check is None else check(self, domain, registers)
 
-    def _handles(self, domain: Domain, number: int, registers: dict[int, int]) -> list[int]:
+    def _handles(self, domain: Domain, number: int, operation: int, registers: dict[int, int]) -> list[int]:
         """The guest addresses that a call names: of its argument, and those in it."""
         address = registers.get(0 if number == abi.HYPERCALL_DOMCTL else 1, 0)
         if number == abi.HYPERCALL_DOMCTL:
             data = self._argument(domain, address, 4)
             places: tuple[int, ...] = (24,) if data == domctl.SETVCPUCONTEXT.to_bytes(4, "little") else ()
         else:
-            operation = registers.get(0, 0) & (63 if number == abi.HYPERCALL_MEMORY_OP else 0xFFF)
             places = _HANDLES.get((number, operation), ())
-        words = (self._argument(domain, address + place, 8) for place in places)
-        return [address, *(int.from_bytes(word, "little") for word in words if word is not None)]
+        return [address, *(word for place in places for word in self._words(domain, address + place, 1))]
 
-    def _frames(self, domain: Domain, registers: dict[int, int]) -> list[int]:
+    def _frames(self, domain: Domain, operation: int, registers: dict[int, int]) -> list[int]:
         """The frame numbers that a memory_op names, the first of each list."""
-        address, operation = registers.get(1, 0), registers.get(0, 0) & 63
+        address = registers.get(1, 0)
         start, found = registers.get(0, 0) >> 6, list[int]()
         for place in _NUMBERS.get(operation, ()):
             found += self._words(domain, address + place, 1)
@@ -289,13 +284,19 @@ class Batch:
             found.append(int.from_bytes(word, "little"))
         return found
 
-    def _refused_copy(self, domain: Domain, registers: dict[int, int]) -> str:
-        """Whether source and destination may overlap in one frame."""
-        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
-            data = self._argument(domain, registers.get(1, 0) + COPY.size * i, COPY.size)
+    def _items(self, domain: Domain, registers: dict[int, int], layout: Struct
+               ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """The items of a grant_table_op, as far as they can be read: guest address and fields."""
+        for i in range(min(registers.get(2, 0) & abi.MASK32, MOST_ITEMS)):
+            address = registers.get(1, 0) + layout.size * i
+            data = self._argument(domain, address, layout.size)
             if data is None:
                 break
-            _, source, start, _, destination, end, length, *_ = COPY.unpack(data)
+            yield address, layout.unpack(data)
+
+    def _refused_copy(self, domain: Domain, registers: dict[int, int]) -> str:
+        """Whether source and destination may overlap in one frame."""
+        for _, (_, source, start, _, destination, end, length, *_) in self._items(domain, registers, COPY):
             if start == end or abs(start - end) >= length:
                 continue
             owners = [self.machine.domain_by_any_id(domain, number) for number in (source, destination)]
@@ -309,17 +310,16 @@ class Batch:
         data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
         if data is None:
             return ""
-        domid = abi.MEMORY_RESERVATION.unpack(data)[4]
-        subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
+        subject = self.machine.domain_by_any_id(domain, abi.MEMORY_RESERVATION.unpack(data)[4])
         return "name" if subject is not None and subject.direct_map else ""
 
     def _refused_decrease(self, domain: Domain, registers: dict[int, int]) -> str:
         """Whether it names a page of the domain's own where it is mapped through a grant."""
         data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
-        if data is None:
+        if data is None or self.late:
             return ""
         extents, count, order, _, domid = abi.MEMORY_RESERVATION.unpack(data)
-        subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
+        subject = self.machine.domain_by_any_id(domain, domid)
         if subject is None:
             return ""
         start = registers.get(0, 0) >> 6
@@ -335,6 +335,9 @@ class Batch:
 
     def _refused_claim(self, domain: Domain, registers: dict[int, int]) -> str:
         """Whether so much memory is left may hang on what Xen uses itself."""
+        if registers.get(0, 0) != abi.XENMEM_claim_pages:
+            # goes on where none began
+            return ""
         data = self._argument(domain, registers.get(1, 0), abi.MEMORY_RESERVATION.size)
         pages = 0 if data is None else abi.MEMORY_RESERVATION.unpack(data)[1]
         most = self.twins.xen.kind.ram_size >> 12
@@ -349,14 +352,10 @@ class Batch:
         return "DEV-35" if ends and domain.id == 0 else ""
 
     def _refused_unmap(self, domain: Domain, registers: dict[int, int]) -> str:
-        if registers.get(0, 0) & 0xFFF not in {GNTTABOP_unmap_grant_ref, GNTTABOP_unmap_and_replace}:
+        if self.late:
             return ""
-        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
-            data = self._argument(domain, registers.get(1, 0) + UNMAP.size * i, UNMAP.size)
-            if data is None:
-                break
-            host, _, handle, _ = UNMAP.unpack(data)
-            table = domain.grant_table
+        table = domain.grant_table
+        for _, (host, _, handle, _) in self._items(domain, registers, UNMAP):
             if handle >= table.maptrack_limit or not table.map_flags[handle] & GNTMAP_host_map:
                 continue
             granter = self.machine.domains.get(table.map_domid[handle])
@@ -368,24 +367,15 @@ class Batch:
 
     def _note_maps(self, domain: Domain, registers: dict[int, int]) -> None:
         """At which guest frame each handle was mapped."""
-        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
-            data = self._argument(domain, registers.get(1, 0) + MAP.size * i, MAP.size)
-            if data is None:
-                break
-            host, _, _, _, status, handle, _ = MAP.unpack(data)
+        for _, (host, _, _, _, status, handle, _) in self._items(domain, registers, MAP):
             if status == 0:
                 self.placed[domain.id, handle] = host >> 12
 
     def _refused_flush(self, domain: Domain, registers: dict[int, int]) -> str:
-        size = CACHE_FLUSH.size
-        for i in range(min(registers.get(2, 0) & abi.MASK32, 64)):
-            data = self._argument(domain, registers.get(1, 0) + size * i, size)
-            if data is None:
-                break
-            address, offset, length, operation = CACHE_FLUSH.unpack(data)
-            mfn, frames = address >> 12, self.machine.frames
-            aligned = not registers.get(1, 0) + size * i & 7
-            if self.twins.is_made_up(mfn) and not (aligned and mfn in self.names):
+        frames = self.machine.frames
+        for place, (address, offset, length, operation) in self._items(domain, registers, CACHE_FLUSH):
+            mfn = address >> 12
+            if self.twins.is_made_up(mfn) and (place & 7 or mfn not in self.names):
                 # put together from pieces, it is no name that Xen has
                 return "name"
             if frames.valid(mfn) and frames.owner_of(mfn) is None and mfn not in self._shown:
@@ -443,15 +433,14 @@ class Batch:
         if stimulus[0] != "hypercall":
             return []
         registers = stimulus[3]
-        number = registers.get(16 if domain.width == 64 else 12, 0)
+        number, operation = _call(domain, registers)
         if number == abi.HYPERCALL_DOMCTL:
             alive = (self.machine.domains.get(each) for each in self.twins.kept)
             self.over = any(each is None or each.is_dying for each in alive)
-        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_map_grant_ref:
+        if (number, operation) == (_GRANTS, GNTTABOP_map_grant_ref):
             self._note_maps(domain, registers)
         if number != abi.HYPERCALL_MEMORY_OP:
             return []
-        operation = registers.get(0, 0) & 63
         if operation in _MOVES:
             self.spoilt = self.spoilt or not self.twins.payloads_whole()
         if operation == abi.XENMEM_populate_physmap and seen.choices:
@@ -464,7 +453,7 @@ class Batch:
         if data is None:
             return []
         extents, count, order, _, domid = abi.MEMORY_RESERVATION.unpack(data)
-        subject = domain if domid == abi.DOMID_SELF else self.machine.domains.get(domid)
+        subject = self.machine.domain_by_any_id(domain, domid)
         if subject is None or subject.direct_map:
             return []
         taken: list[Taken] = []
@@ -478,6 +467,19 @@ class Batch:
             if subject.p2m.find(gfn)[0] == names[0]:
                 taken.append(Taken(names.pop(0), subject.id, gfn, 1 << order))
         return taken
+
+
+_CHECKS: Final[dict[tuple[int, int], Callable[[Batch, Domain, dict[int, int]], str]]] = {
+    (_MEMORY, abi.XENMEM_increase_reservation): Batch._refused_increase,
+    (_MEMORY, abi.XENMEM_decrease_reservation): Batch._refused_decrease,
+    (_MEMORY, abi.XENMEM_claim_pages): Batch._refused_claim,
+    (_MEMORY, abi.XENMEM_add_to_physmap_batch): Batch._refused_batch,
+    (_GRANTS, GNTTABOP_cache_flush): Batch._refused_flush,
+    (_GRANTS, GNTTABOP_copy): Batch._refused_copy,
+    (_GRANTS, GNTTABOP_unmap_grant_ref): Batch._refused_unmap,
+    (_GRANTS, GNTTABOP_unmap_and_replace): Batch._refused_unmap,
+}
+"""Why a call is left out, by hypercall and operation."""
 
 
 class Guests(Grammar):

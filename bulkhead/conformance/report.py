@@ -118,9 +118,7 @@ def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
             machines = sorted({*known["machines"], *row["machines"]})
             answers[key] = {**row, "times": known["times"] + row["times"], "machines": machines}
     left = None if any(made["unreached"] is None for made in documents) else [
-        row for row in documents[0]["unreached"]
-        if not any(row["transition"] == name and row["kind"] == kind and row["code"] == code
-                   for name, kind, code in answers)]
+        row for row in documents[0]["unreached"] if (row["transition"], row["kind"], row["code"]) not in answers]
     return {
         "seed": ", ".join(dict.fromkeys(str(made["seed"]) for made in documents)), "stimuli": sum(stimuli.values()),
         "stimuli_by_machine": dict(sorted(stimuli.items())), "transitions": len({name for name, _, _ in answers}),

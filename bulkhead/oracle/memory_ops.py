@@ -429,7 +429,8 @@ class _Call:
             gfn = int.from_bytes(data[8 * i:8 * i + 8], "little")
             element = {**common, "cursor": chunk + i, "chunk": chunk, "gfn": gfn}
             # behind the first, whatever goes wrong is called EIO
-            fits = self._would("acquire_resource", oracle.state, **element, tables_left=True).kind is Kind.DONE
+            fits = i > 0 and self._would(
+                "acquire_resource", oracle.state, **element, tables_left=True).kind is Kind.DONE
             outcome = entered(oracle, self.caller, gfn & self.ulong, lambda left, element=element: self._step(  # type: ignore[misc]
                 "acquire_resource", **element, tables_left=left), LACKING | {-EIO} if fits else LACKING)
             if outcome.kind is not Kind.DONE:

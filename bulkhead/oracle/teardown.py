@@ -143,9 +143,8 @@ def unlist(oracle: Oracle) -> None:
 
 
 def finish_destruction(oracle: Oracle) -> None:
-    """Domains that are in no list any more are forgotten; that may let go of another one."""
+    """Domains that are in no list any more are forgotten; that may let go of another one, which is then unlisted."""
     while True:
-        unlist(oracle)
         for domain in oracle.guests:
             if oracle.state.domain[DomId(domain)].status == Status.UNLISTED:
                 forget(oracle, domain)
