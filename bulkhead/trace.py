@@ -89,6 +89,7 @@ class Configuration:
     gic_frames: tuple[int, int, int, int] | None = None
     iommu: bool = False
     vpmu: bool = False
+    cache_line: int = 64
 
 
 # ---- what guests do

@@ -25,6 +25,7 @@ from spec.domain.lifecycle import (
 from spec.domain.limits import iomem_permission, max_mem, memory_mapping
 from spec.language import (
     U8,
+    U16,
     U32,
     U64,
     DomId,
@@ -97,6 +98,7 @@ class Configuration:
     grant_frames_limit: U32 = U32(64)
     maptrack_frames_limit: U32 = U32(1024)
     transitive_grants: bool = True
+    cache_line: U16 = U16(64)
 
     @property
     def geometry(self) -> Geometry:
@@ -142,6 +144,7 @@ def _host(configuration: Configuration) -> State:
         scrub_domheap=configuration.scrub_domheap, max_grant_version=configuration.grant_version,
         grant_frames_limit=configuration.grant_frames_limit, maptrack_frames_limit=configuration.maptrack_frames_limit,
         dom0_max_grant_frames=configuration.grant_frames_limit, transitive_grants=configuration.transitive_grants,
+        cache_line=configuration.cache_line,
     )
     s = fill(s, "frame", span(first, configuration.xen), lambda _row, _mfn: {"use": Use.XEN})
     free = span(first + configuration.xen, count - configuration.xen)

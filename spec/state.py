@@ -123,6 +123,8 @@ class Settings:
     """Frames that physical addresses can name."""
     iommu: bool = False
     """The host has an IOMMU that Xen uses."""
+    cache_line: U16 = U16(64)
+    """Bytes of the smallest line of a data cache: 16 to 2048, a power of two."""
 
 
 @record
@@ -459,6 +461,8 @@ class Deviated:
     dev31: bool = False
     dev32: bool = False
     dev33: bool = False
+    dev34: bool = False
+    dev35: bool = False
 
 
 @record

@@ -45,8 +45,6 @@ LONGEST: Final = 4000
 LOST: Final = 0.1
 """How often a guest that has lost the pages of its arguments uses them all the same."""
 MOST_DEVICE_FRAMES: Final = 80
-LINE: Final = 64
-"""Bytes of a cache line of the processors here."""
 SHARED_INFO: Final = 0x40
 CPU_TIME: Final = 0x48
 """Where the argument of getdomaininfo has that frame's number, and that time. Source: xen/include/public/domctl.h."""
@@ -90,8 +88,8 @@ LEFT_OUT: Final = {
     "set/way": "QEMU's Cortex-A15 does not trap cache operations by set and way",
     "name": "the machine address of a frame that Xen has not shown",
     "overlap": "a grant copy within one frame whose parts overlap: what becomes of it hangs on the order of memcpy",
-    "DEV-34": "ends the machine: Xen deviates, and the specification has it not yet",
-    "DEV-35": "ends the machine: Xen deviates, and the specification has it not yet",
+    "DEV-34": "comes late in every other session only, as it ends the machine",
+    "DEV-35": "comes late in every other session only, as it ends the machine",
     "DEV-1": "comes late in every other session only, as the comparison may have to end after it",
     "DEV-3": "comes late in every other session only, as the comparison may have to end after it",
     "pause": "a vCPU that is paused amid a program does not finish it",
@@ -140,8 +138,8 @@ def _call(domain: Domain, registers: dict[int, int]) -> tuple[int, int]:
 class Batch:
     """Stimuli in the making.
 
-    twins: the machine; names: Xen's frames behind names that the twin uses; late: DEV-1 and DEV-3 may come about;
-    ending: domains with a payload may be destroyed.
+    twins: the machine; names: Xen's frames behind names that the twin uses; late: deviations may come about after which
+    nothing can be compared; ending: domains with a payload may be destroyed.
     given: what real Xen is to be given; placed: guest frame at which a domain's handle was mapped; left_out: by reason;
     over: nothing more is to be added after this, as a domain or the machine ended; spoilt: a payload's own page was
     moved or written, so that nothing of this may be given.
@@ -345,11 +343,11 @@ class Batch:
 
     def _refused_batch(self, domain: Domain, registers: dict[int, int]) -> str:
         data = self._argument(domain, registers.get(1, 0), abi.ADD_TO_PHYSMAP_BATCH.size)
-        if data is None:
+        if data is None or self.late:
             return ""
         _, space, _, foreign, *_ = abi.ADD_TO_PHYSMAP_BATCH.unpack(data)
         ends = space == abi.XENMAPSPACE_gmfn_foreign and foreign == abi.DOMID_IO and self.machine.width == 64
-        return "DEV-35" if ends and domain.id == 0 else ""
+        return "DEV-35" if ends and domain.is_privileged else ""
 
     def _refused_unmap(self, domain: Domain, registers: dict[int, int]) -> str:
         if self.late:
@@ -372,7 +370,7 @@ class Batch:
                 self.placed[domain.id, handle] = host >> 12
 
     def _refused_flush(self, domain: Domain, registers: dict[int, int]) -> str:
-        frames = self.machine.frames
+        frames, ends = self.machine.frames, ""
         for place, (address, offset, length, operation) in self._items(domain, registers, CACHE_FLUSH):
             mfn = address >> 12
             if self.twins.is_made_up(mfn) and (place & 7 or mfn not in self.names):
@@ -381,9 +379,10 @@ class Batch:
             if frames.valid(mfn) and frames.owner_of(mfn) is None and mfn not in self._shown:
                 # perhaps a frame of a domain that was made at run time
                 return "name"
-            if operation == 2 and offset % LINE and 0 < length < LINE - offset % LINE:
-                return "DEV-34"
-        return ""
+            line = self.machine.config.cache_line
+            if self.machine.width == 64 and operation == 2 and offset % line and length < line - offset % line:
+                ends = "" if self.late else "DEV-34"
+        return ends
 
     def _argument(self, domain: Domain, address: int, size: int) -> bytes | None:
         """Bytes of a guest's memory as the twin has it, or None."""

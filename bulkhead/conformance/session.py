@@ -22,11 +22,19 @@ from bulkhead.fuzz.grammar import TABLE_GFN
 from bulkhead.fuzz.stimuli import Stimulus, show
 from bulkhead.fuzz.world import follow
 from bulkhead.oracle.machine import Observation as Expected
+from bulkhead.oracle.machine import Saved
 from bulkhead.oracle.projection import Difference, observation_difference
+from bulkhead.oracle.tables import Words
 from impl.fast import abi
 from impl.fast.grant.layouts import MAP, GNTTABOP_map_grant_ref
 from impl.fast.machine import Observation
 from impl.xen.machine import Stimulus as XenStimulus
+from spec.language.tables import schemas
+from spec.state import State
+
+Rows = set[tuple[str, Any]]
+"""Rows of the specification's tables, by table and key; of memory whole frames."""
+TABLES: Final = tuple(name for name, schema in schemas(State).items() if not schema.ghost)
 
 PREEMPTIONS: Final = 6
 """First checks for preemption that are tried in any case, where Xen ended a call as if it had been preempted."""
@@ -88,6 +96,7 @@ class Session:
         self._lpae: set[Any] = set()            # (domain, vCPU) of 32 bits whose tables have the long format
         self.history: list[Stimulus] = []
         self.seen: list[Observation] = []
+        self._twin_follows = True               # no call that Xen cut has ended otherwise than the twin foresaw
 
     def prelude(self) -> Outcome:
         """Every domain maps its shared_info and its first grant frame, so that Xen's tables show where these are."""
@@ -151,7 +160,8 @@ class Session:
             choices = [(kind, names.get(name, name) if kind == "frame" else name) for kind, name in each.choices]
             difference = self._follow(each.stimulus, shown, choices, outcome)
             outcome.stuck += shown.kind == "stuck"
-            if difference is not None and difference.what == "choice" and not _foreseen(each, shown):
+            if difference is not None and difference.what == "choice" and not (
+                    self._twin_follows and _foreseen(each, shown)):
                 # the twin was wrong of what Xen did, not the specification; it is of no use any more
                 outcome.ended = "foresight"
                 return
@@ -169,6 +179,8 @@ class Session:
         outcome.ended = self.comparison.astray()
         if not outcome.ended:
             outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
+        if not outcome.ended and not self._twin_follows:
+            outcome.ended = "foresight"
 
     def _read_tables(self) -> dict[int, dict[int, int]]:
         """What changed in Xen's tables; the machine stands still from now on, so that it takes no processor.
@@ -212,12 +224,16 @@ class Session:
         trail = list(oracle.trail)
         difference = self._differs(stimulus, expected, seen)
         if difference is not None and before is not None and expected.kind == seen.kind == "value":
+            uncut, written, left = oracle.snapshot(), self._written(), oracle.left_over()
             for check in self._checks(stimulus, seen):
                 oracle.restore(before)
-                again = self._preempted(stimulus, choices, check)
+                again, more = self._preempted(stimulus, choices, check)
                 if again is not None and self._differs(stimulus, again, seen) is None:
                     outcome.preempted += 1
                     difference, trail = None, list(oracle.trail)
+                    # an argument that its own call has changed is read again: what the twin foresaw is another machine
+                    self._twin_follows &= oracle.left_over() == left and _is_same(
+                        uncut, oracle.snapshot(), written | more)
                     break
             if difference is not None:
                 oracle.restore(before)
@@ -261,20 +277,28 @@ class Session:
             likely.append(seen.registers[0] - (stimulus[3].get(0, 0) >> 6))
         return list(dict.fromkeys(check for check in [*likely, *range(1, PREEMPTIONS)] if check > 0))
 
-    def _preempted(self, stimulus: Stimulus, choices: list[tuple[str, int]], check: int) -> Expected | None:
-        """The call as it ends when it is preempted at a check, and made again by Xen; None if it has no such check."""
+    def _written(self) -> Rows:
+        """The rows that the specification's last stimulus has written."""
+        return {(name, key) for name in TABLES for key in self.oracle.logs[name].keys}
+
+    def _preempted(self, stimulus: Stimulus, choices: list[tuple[str, int]], check: int
+                   ) -> tuple[Expected | None, Rows]:
+        """The call as it ends when it is preempted at a check, and made again by Xen, and the rows that it wrote.
+
+        None if it has no such check.
+        """
         oracle, (_, domain, vcpu, registers, _) = self.oracle, stimulus
         oracle.preempt_after(check)
         first = oracle.hypercall(domain, vcpu, registers, choices)
         if not first.restart or first.registers is None:
-            return None
-        trail = list(oracle.trail)
+            return None, set()
+        trail, written = list(oracle.trail), self._written()
         self.comparison.touched()
         left = dict(enumerate(first.registers))
         rest = [(kind, name) for kind, name in oracle.left_over()]
         last = oracle.hypercall(domain, vcpu, left, rest)
         oracle.trail = trail + oracle.trail
-        return last
+        return last, written | self._written()
 
     def _differs(self, stimulus: Stimulus, expected: Expected, seen: Observation) -> Difference | None:
         if seen.kind == "illegal":
@@ -291,6 +315,16 @@ class Session:
         if difference is not None and stimulus[0] == "load" and expected.value is not None and seen.value is not None:
             return self.comparison.named(stimulus, expected.value, seen.value, difference)
         return difference
+
+
+def _is_same(one: Saved, other: Saved, rows: Rows) -> bool:
+    """Two states are the same, as far as these rows and what the specification leaves out are concerned."""
+    words = one.state.word, other.state.word
+    assert isinstance(words[0], Words)
+    assert isinstance(words[1], Words)
+    return (one.guests, one.shapes, one.listed) == (other.guests, other.shapes, other.listed) and all(
+        words[0].page(key).words == words[1].page(key).words if name == "word"
+        else getattr(one.state, name)[key] == getattr(other.state, name)[key] for name, key in rows)
 
 
 def _foreseen(given: Given, seen: Observation) -> bool:

@@ -129,6 +129,7 @@ def configuration(scenario: Scenario) -> tuple[tuple[Bank, ...], Config]:
         gic_frames=gic if flavour in {0, 4} else None,
         iommu=flavour == 4,
         vpmu=flavour == 2,
+        cache_line=32 if flavour == 4 else 64,
         domains=domains,
     )
 

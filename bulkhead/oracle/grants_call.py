@@ -8,16 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from bulkhead.oracle.shape import LEAF
 from spec.grant.invariants import MAPTRACK_ENTRIES, is_live
 from spec.language import TRANSITIONS, DomId, Gfn, Handle, Kind, Outcome
-from spec.state import NOBODY, State
+from spec.state import State
 
 if TYPE_CHECKING:
     from bulkhead.oracle.machine import Oracle
 
 PAGE = 4096
-
-
-class PanicError(Exception):
-    """Xen itself stops."""
 
 
 class Continuation(NamedTuple):
@@ -73,11 +69,9 @@ class Call:
     # ---- steps
 
     def step(self, name: str, /, **arguments: Any) -> Outcome[State]:
-        """One step. Errors: PanicError; IllegalChoice."""
+        """One step. Errors: as ``Oracle.step``."""
         outcome = self.oracle.step(name, **arguments)
         if outcome.kind is Kind.CRASH:
-            if outcome.output["domain"] == NOBODY:
-                raise PanicError(name)
             self.oracle.crash_domain(outcome.output["domain"])
         return outcome
 

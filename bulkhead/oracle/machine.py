@@ -21,7 +21,6 @@ import immutables
 
 import spec
 from bulkhead.oracle import abi
-from bulkhead.oracle.grants_call import PanicError
 from bulkhead.oracle.shape import Change, Shape
 from bulkhead.oracle.tables import Log, Words
 from spec.language import TRANSITIONS, DomId, Gfn, Index, Mfn, Outcome, fill, put, span
@@ -51,6 +50,10 @@ class UnmodelledError(NotImplementedError):
 
 class MisuseError(ValueError):
     """A stimulus that no guest can give: no such domain or vCPU, a value out of range."""
+
+
+class PanicError(Exception):
+    """Xen itself stops."""
 
 
 class DomainCrashError(Exception):
@@ -204,7 +207,7 @@ class Oracle:
     def step(self, name: str, /, **arguments: Any) -> Outcome[State]:
         """Run a transition of the specification and keep its state.
 
-        Errors: IllegalChoice if a choice among the arguments is not legal.
+        Errors: IllegalChoice if a choice among the arguments is not legal; PanicError if Xen stops.
         """
         transition = TRANSITIONS[name]
         before = self.state
@@ -213,6 +216,8 @@ class Oracle:
         self.note(name, outcome.kind, int(outcome.code))
         if self.check is not None:
             self.check(self, name, arguments.get(transition.actor, NOBODY), before)
+        if outcome.kind is Kind.CRASH and outcome.output["domain"] == NOBODY:
+            raise PanicError(name)
         self._deaths |= name == "kill_domain"
         if self._deaths and outcome.state.domain is not before.domain:
             # the last page of a dead domain may be gone with this

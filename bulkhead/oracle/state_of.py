@@ -76,7 +76,7 @@ def _settings(s: State, machine: Machine, host: Host) -> State:
         scrub_domheap=config.scrub_domheap, max_grant_version=config.grant_max_version,
         grant_frames_limit=config.opt_max_grant_frames, maptrack_frames_limit=config.opt_max_maptrack_frames,
         dom0_max_grant_frames=min(config.opt_max_grant_frames, config.xen_text_pages),
-        transitive_grants=config.grant_transitive,
+        transitive_grants=config.grant_transitive, cache_line=config.cache_line,
     )
     # Xen has shared frames while it booted
     s = put(s, "deviation", Index(0), dev31=True)

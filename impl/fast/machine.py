@@ -61,7 +61,7 @@ class Config:
 
     arch: "arm64" or "arm32"; pa_bits: physical address width (arm32: always 40); ipa_bits: a lower limit of IOMMUs;
     vmid_bits: 8 or 16; xsm: policy; grant_max_version: gnttab=max-ver; opt_max_*: gnttab_max_frames and its fellow;
-    grant_transitive: gnttab=transitive;
+    grant_transitive: gnttab=transitive; cache_line: bytes of the smallest line of a data cache (CTR_EL0.DminLine);
     iommu_shares_p2m: IOMMUs walk the stage-2 tables; scrub_domheap: Xen's option; xen_text_pages: frames of Xen's text
     (bounds dom0's grant table); xen_pages: frames at the start of RAM that hold Xen; xenheap_pages: arm32's heap of its
     own (None: Xen's rule); gic_version: of the board and its domains; gic_frames: (gfn of GICC for domUs, gfn for dom0,
@@ -86,6 +86,7 @@ class Config:
     gic_frames: tuple[int, int, int, int] | None = None
     iommu: bool = False
     vpmu: bool = False
+    cache_line: int = 64
     domains: tuple[DomainConfig, ...] = attrs.field(default=(), converter=_as_tuple)
 
 
@@ -495,7 +496,8 @@ def _check(config: Config) -> None:
     allowed: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
         ("arch", config.arch, ("arm64", "arm32")), ("xsm", config.xsm, ("dummy", "silo")),
         ("vmid_bits", config.vmid_bits, (8, 16)), ("grant_max_version", config.grant_max_version, (1, 2)),
-        ("gic_version", config.gic_version, (2, 3)))
+        ("gic_version", config.gic_version, (2, 3)),
+        ("cache_line", config.cache_line, tuple(16 << i for i in range(8))))
     for name, value, values in allowed:
         if value not in values:
             raise BadConfig(f"{name} is {value!r}, not one of {', '.join(map(str, values))}")

@@ -31,6 +31,7 @@ from impl.fast.abi import (
     MEMOP_CMD_MASK,
     MEMOP_EXTENT_SHIFT,
 )
+from impl.fast.errors import XenPanic
 from impl.fast.guestcopy import Fault, copy_from_guest, copy_to_guest, read_word
 from impl.fast.machine import Restart
 
@@ -465,11 +466,13 @@ class _Call:
         return rc
 
     def _foreign_page(self, domain: Domain, foreign: int, idx: int) -> tuple[int, int, int]:
-        """(0 or error, frame with a reference, type to map it as). Errors: ESRCH EINVAL EPERM EINVAL."""
+        """(0 or error, frame with a reference, type to map it as). Errors: ESRCH EINVAL EPERM EINVAL; XenPanic."""
         none = (INVALID_MFN, 0)
         # the caller may not name itself by number; DOMID_IO and DOMID_XEN exist, but offer no page
         if foreign == self.caller.id:
             return -ESRCH, *none
+        if foreign == abi.DOMID_IO and not idx and domain.is_privileged and self.machine.width == 64:
+            raise XenPanic("p2m_next_level: domain IO has no root table")
         if foreign in {abi.DOMID_IO, abi.DOMID_XEN}:
             return (-EINVAL if domain.is_privileged else -EPERM), *none
         owner = self.machine.domain_by_any_id(self.caller, foreign)

@@ -10,6 +10,7 @@ xen/arch/arm/mm.c (xenmem_add_to_physmap_one), Xen 4.17.
 
 from __future__ import annotations
 
+from spec.deviations import happens
 from spec.domain.privilege import exists, is_alive, is_control, may_act_on
 from spec.errors import (
     EACCES,
@@ -38,17 +39,23 @@ from spec.language import (
     Outcome,
     accept,
     both,
+    crash,
     ite,
     legal,
     merged,
+    neg,
     one_of,
     put,
     refuse,
     transition,
 )
+from spec.language.outcomes import Kind
+from spec.language.registry import DEVIATIONS, Deviation
 from spec.memory import frames, p2m
 from spec.memory.width import machine_word, own_width
-from spec.state import DOMID_IO, DOMID_SELF, DOMID_XEN, P2mType, State, Status
+from spec.state import DOMID_IO, DOMID_SELF, DOMID_XEN, NOBODY, P2mType, State, Status
+
+DEVIATIONS["DEV-35"] = Deviation("DEV-35", "The hypervisor stops at a call of the control domain")
 
 SPACE_SHARED_INFO = 0
 SPACE_GRANT_TABLE = 1
@@ -145,13 +152,16 @@ def foreign_owner(caller: DomId, foreign: DomId) -> DomId:
     return ite(foreign == DOMID_SELF, caller, foreign)
 
 
-def _foreign(s: State, caller: DomId, domain: DomId, foreign: DomId, idx: U64, gfn: Gfn, tables_left: bool
-             ) -> Outcome[State]:
+def _foreign(s: State, caller: DomId, domain: DomId, foreign: DomId, idx: U64, gfn: Gfn, tables_left: bool, *,
+             repaired: bool) -> Outcome[State]:
     """One page of another domain; Xen's own pages (DOMID_IO, DOMID_XEN) are found, but none can be mapped here."""
     owner = foreign_owner(caller, foreign)
     # the caller's own id is not accepted, DOMID_SELF is
     if foreign == caller:
         return refuse(s, -ESRCH)
+    # DEV-35
+    if not repaired and both(owner == DOMID_IO, idx == 0, is_control(s, domain), neg(s.settings[Index(0)].arm32)):
+        return crash(happens(s, "dev35"), NOBODY)
     if one_of(owner, DOMID_IO, DOMID_XEN):
         return refuse(s, ite(is_control(s, domain), -EINVAL, -EPERM))
     if not exists(s, owner):
@@ -172,8 +182,8 @@ def _foreign(s: State, caller: DomId, domain: DomId, foreign: DomId, idx: U64, g
     return map_foreign_page(s, domain, gfn, mfn, kind, tables_left)
 
 
-def _one_page(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId, idx: U64, gfn: Gfn, tables_left: bool
-              ) -> Outcome[State]:
+def _one_page(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId, idx: U64, gfn: Gfn,
+              tables_left: bool, *, repaired: bool) -> Outcome[State]:
     """One page of any space.
 
     Source: xen/arch/arm/mm.c (xenmem_add_to_physmap_one), Xen 4.17.
@@ -184,7 +194,7 @@ def _one_page(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId
     if space == SPACE_SHARED_INFO:
         return _shared_info(s, domain, idx, gfn, tables_left)
     if space == SPACE_GMFN_FOREIGN:
-        return _foreign(s, caller, domain, foreign, idx, gfn, tables_left)
+        return _foreign(s, caller, domain, foreign, idx, gfn, tables_left, repaired=repaired)
     if space == SPACE_DEV_MMIO:
         return _dev_mmio(s, domain, idx, gfn, tables_left)
     return refuse(s, -ENOSYS)
@@ -222,7 +232,8 @@ def add_to_physmap(s: State, caller: DomId, domain: DomId, space: U32, idx: U64,
         return refuse(s, -EINVAL)
     if space == SPACE_GMFN_RANGE:
         return _range(s, idx, gfn, size, cursor)
-    return _one_page(s, caller, domain, space, DOMID_SELF, idx, own_width(s, gfn), tables_left)
+    # it maps no pages of other domains
+    return _one_page(s, caller, domain, space, DOMID_SELF, idx, own_width(s, gfn), tables_left, repaired=True)
 
 
 def _may_map_devices(s: State, caller: DomId, domain: DomId) -> Boolean:
@@ -241,18 +252,8 @@ def _range(s: State, idx: U64, gfn: Gfn, size: U16, cursor: U64) -> Outcome[Stat
     return refuse(s, -ENOSYS)
 
 
-@transition(hypercall="XENMEM_add_to_physmap_batch")
-def add_to_physmap_batch(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId, idx: U64, gfn: Gfn,
-                         size: U16, cursor: U64, tables_left: bool) -> Outcome[State]:
-    """Map one page of a batch: element ``cursor`` of ``size``.  What becomes of it stands in its own ``error``.
-
-    foreign: whose page, for space gmfn_foreign: a domain id (not the caller's) or DOMID_SELF; for a device 0.
-    Errors: EDOM; EOPNOTSUPP for a range; ESRCH; EACCES; EPERM; EILSEQ for a cursor behind the end; EOPNOTSUPP for a
-    device if ``foreign`` is not 0; EINVAL for no guest frame.  Of the element alone: as ``add_to_physmap``, and of
-    another domain's page ESRCH, EINVAL (the domain itself, or no RAM of its owner there), EPERM if the domain may not
-    act on the owner.
-    Source: xen/common/memory.c (do_memory_op, xenmem_add_to_physmap_batch), Xen 4.17.
-    """
+def _batch(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId, idx: U64, gfn: Gfn, size: U16,
+           cursor: U64, tables_left: bool, *, repaired: bool) -> Outcome[State]:
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
     if cursor > LARGEST_CURSOR:
         return refuse(s, -EDOM)
@@ -274,8 +275,32 @@ def add_to_physmap_batch(s: State, caller: DomId, domain: DomId, space: U32, for
         return refuse(s, -EOPNOTSUPP)
     if is_no_frame(s, gfn):
         return refuse(s, -EINVAL)
-    done = _one_page(s, caller, domain, space, foreign, idx, own_width(s, gfn), tables_left)
+    done = _one_page(s, caller, domain, space, foreign, idx, own_width(s, gfn), tables_left, repaired=repaired)
+    if done.kind is Kind.CRASH:
+        return done
     return accept(done.state, error=done.code)
+
+
+@transition(hypercall="XENMEM_add_to_physmap_batch")
+def add_to_physmap_batch(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId, idx: U64, gfn: Gfn,
+                         size: U16, cursor: U64, tables_left: bool) -> Outcome[State]:
+    """Map one page of a batch: element ``cursor`` of ``size``.  What becomes of it stands in its own ``error``.
+
+    foreign: whose page, for space gmfn_foreign: a domain id (not the caller's) or DOMID_SELF; for a device 0.
+    Errors: EDOM; EOPNOTSUPP for a range; ESRCH; EACCES; EPERM; EILSEQ for a cursor behind the end; EOPNOTSUPP for a
+    device if ``foreign`` is not 0; EINVAL for no guest frame.  Of the element alone: as ``add_to_physmap``, and of
+    another domain's page ESRCH, EINVAL (the domain itself, or no RAM of its owner there), EPERM if the domain may not
+    act on the owner.
+    Source: xen/common/memory.c (do_memory_op, xenmem_add_to_physmap_batch), Xen 4.17.
+    """
+    return _batch(s, caller, domain, space, foreign, idx, gfn, size, cursor, tables_left, repaired=False)
+
+
+@transition(hypercall="XENMEM_add_to_physmap_batch", repairs="add_to_physmap_batch", keeps=("REPAIRED-REFERENCE",))
+def add_to_physmap_batch_repaired(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId, idx: U64,
+                                  gfn: Gfn, size: U16, cursor: U64, tables_left: bool) -> Outcome[State]:
+    """``add_to_physmap_batch`` without DEV-35; it still has DEV-15."""
+    return _batch(s, caller, domain, space, foreign, idx, gfn, size, cursor, tables_left, repaired=True)
 
 
 @transition(hypercall="XENMEM_remove_from_physmap")

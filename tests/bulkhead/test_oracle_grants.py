@@ -351,6 +351,15 @@ def test_version__crashes_whose_status_frame_is_held(second):
     assert second.hypercall(GRANTER, 20, abi.SET_VERSION, ARGUMENT, 1).kind == "crash"
 
 
+@pytest.mark.parametrize(("arch", "line", "kind"), [
+    ("arm64", 64, "panic"), ("arm64", 16, "value"), ("arm32", 64, "value")])
+def test_flush__within_a_line_stops_the_hypervisor_on_arm64(arch, line, kind):
+    pair = Pair(arch, cache_line=line)
+    mfn = pair.machine.domains[GRANTER].p2m.find(ARGUMENT >> 12)[0]
+    pair.write(GRANTER, ARGUMENT, abi.FLUSH_ITEM.pack(mfn << 12, 33, 15, 2))
+    assert pair.hypercall(GRANTER, 20, 12, ARGUMENT, 1).kind == kind
+
+
 def test_version__stops_the_hypervisor_on_arm32():
     pair = Pair("arm32", version=2)
     assert pair.set_version(GRANTER, 2) == 2

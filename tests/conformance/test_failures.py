@@ -13,9 +13,11 @@ from impl.xen.lifecycle import create, destroy
 from impl.xen.machine import Stimulus
 from impl.xen.mailbox import Program
 from tests.conformance.conftest import machine_of
-from tests.conformance.guests import XEN_VERSION, Call
+from tests.conformance.guests import DOMID_SELF, GRANT_TABLE_OP, MEMORY_OP, XEN_VERSION, Call
 
 NOWHERE = 0x30000000
+DOMID_IO = 0x7FF1
+EPERM, EINVAL = 1, 22
 
 
 def test_crash__of_a_domain_is_an_observation_and_the_others_go_on(installation):
@@ -105,3 +107,41 @@ def test_panic__of_xen_is_an_observation_with_its_words(installation):
         assert "traps.c" in seen.reason
         machine.reboot()
         assert machine.load(1, 0, machine.ram(1)[0]).kind == "value"
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("arm64-gicv2", True), ("armhf-virt", False)])
+def test_deviation__dev_34_on_real_xen(installation, kind, ends):
+    with machine_of(Config(kind, guests=[Guest()]), installation) as machine:
+        mfn = next(row[0] for (_, gfn), row in machine.stage2(1).items() if gfn == machine.ram(1)[0] >> 12)
+        for offset, length, operation in [(0x1F, 33, 2), (0x1F, 32, 1), (0x1F, 32, 3), (0x40, 1, 2), (0x1F, 32, 2)]:
+            guest = Call(machine, 1)
+            item = guest.struct(0x100, "QHHI", mfn << 12, offset, length, operation)
+            guest.program.hypercall(GRANT_TABLE_OP, 12, item, 1)
+            run = machine.run(1, 0, guest.program)
+            if ends and (offset, length, operation) == (0x1F, 32, 2):
+                assert run.loss is not None
+                assert run.loss.kind == "panic"
+                assert machine.load(0, 0, machine.ram(0)[0]).kind == "panic"
+            else:
+                assert run.loss is None
+                assert run.result(0) == 0
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("arm64-gicv2", True), ("armhf-virt", False)])
+def test_deviation__dev_35_on_real_xen(installation, kind, ends):
+    with machine_of(Config(kind, guests=[Guest()]), installation) as machine:
+        for domain, index in ((1, 0), (0, 5), (0, 0)):
+            guest = Call(machine, domain)
+            lists = [guest.struct(0x200 + 0x40 * i, "Q", value) for i, value in enumerate((index, 0x90000, 0x77))]
+            call = guest.program.hypercall(
+                MEMORY_OP, 23, guest.struct(0x100, "HHHHQQQ", DOMID_SELF, 4, 1, DOMID_IO, *lists))
+            error = guest.program.load(lists[2], 4)
+            run = machine.run(domain, 0, guest.program)
+            if ends and (domain, index) == (0, 0):
+                assert run.loss is not None
+                assert run.loss.kind == "panic"
+                assert machine.load(1, 0, machine.ram(1)[0]).kind == "panic"
+            else:
+                assert run.loss is None
+                assert run.result(call) == 0
+                assert run.result(error) == -(EPERM if domain else EINVAL)

@@ -133,3 +133,24 @@ def test_cache_flush__uses_the_cursor_for_the_first_item_only(large):
     large.map(1, host=0x38100000)
     large.write(MAPPER, ARGS, item + g.CACHE_FLUSH.pack(large.mfn(GRANTER, PAGE + 2) << 12, 0, 64, CLEAN))
     assert large.call(MAPPER, g.GNTTABOP_cache_flush | 4096, ARGS, 2) == 0
+
+
+# ---- a range within one line
+
+
+def observed(architecture, offset, length, op=INVALIDATE, line=64):
+    board = Board(architecture, cache_line=line)
+    board.write(MAPPER, ARGS, g.CACHE_FLUSH.pack(board.mfn(MAPPER, PAGE) << 12, offset, length, op))
+    return board.observe(MAPPER, g.GNTTABOP_cache_flush, ARGS, 1)
+
+
+@pytest.mark.parametrize(("line", "offset", "length"), [(64, 1, 1), (64, 31, 32), (64, 4032 + 1, 62), (16, 17, 14)])
+def test_cache_flush__that_drops_less_than_is_left_of_a_line_panics_on_arm64_alone(line, offset, length):
+    assert observed("arm64", offset, length, line=line).kind == "panic"
+    assert observed("arm32", offset, length, line=line).registers[0] == 0
+
+
+@pytest.mark.parametrize(("offset", "length", "op"), [(31, 33, INVALIDATE), (64, 1, INVALIDATE), (1, 1, CLEAN),
+                                                      (1, 1, CLEAN | INVALIDATE)])
+def test_cache_flush__else_goes_on(offset, length, op):
+    assert observed("arm64", offset, length, op).registers[0] == 0

@@ -477,6 +477,18 @@ def test_foreign__owners_that_dom0_can_not_name(three, owner, error):
     assert three[0].foreign(owner, DOMU_BASE + 1, 0x90000) == -error
 
 
+@ARCHES
+def test_foreign__first_page_of_domid_io_panics_on_arm64_alone(arch):
+    zero, *_ = guests(board(arch))
+    assert zero.foreign(abi.DOMID_IO, 5, 0x90000) == -abi.EINVAL
+    if zero.machine.width == 32:
+        assert zero.foreign(abi.DOMID_IO, 0, 0x90000) == -abi.EINVAL
+        return
+    with pytest.raises(AssertionError):
+        zero.foreign(abi.DOMID_IO, 0, 0x90000)
+    assert "p2m_next_level" in zero.machine.panicked
+
+
 def test_foreign__of_another_domain_needs_privilege(three):
     assert three[1].foreign(2, DOMU_BASE, HOLE) == -abi.EPERM
 

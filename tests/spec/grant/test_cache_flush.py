@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from spec.errors import EILSEQ, EINVAL, EPERM
-from spec.grant.cache import CHUNK, cache_flush
-from spec.language import U16, U32, U64, GrantRef, Kind, Mfn, Outcome, put
-from spec.state import State
+from spec.grant.cache import CHUNK, cache_flush, cache_flush_repaired
+from spec.language import U16, U32, U64, GrantRef, Index, Kind, Mfn, Outcome, put
+from spec.state import NOBODY, State
 from tests.spec.machine import (
     ADDRESS,
     FREE,
@@ -34,6 +34,45 @@ def flush(s: State, mfn: Mfn, *, offset: int = 0, length: int = ADDRESS, op: int
     return cache_flush(
         s, MAPPER, U64(mfn * ADDRESS), U16(offset), U16(length), U32(op), GrantRef(cursor)
     )
+
+
+def _on(line: int, *, arm32: bool = False) -> State:
+    """A machine whose caches have lines of so many bytes."""
+    return put(machine(arm32=arm32), "settings", Index(0), cache_line=U16(line))
+
+
+@pytest.mark.parametrize(("line", "offset", "length"), [(64, 1, 1), (64, 0x1F, 32), (64, 4095 - 1, 1), (16, 17, 14),
+                                                        (2048, 2049, 2046)])
+def test_cache_flush__within_a_line_stops_arm64(line: int, offset: int, length: int) -> None:
+    outcome = flush(_on(line), frame_of(MAPPER), offset=offset, length=length, op=INVALIDATE)
+    assert (outcome.kind, outcome.output["domain"], outcome.state.deviation[Index(0)].dev34) == (
+        Kind.CRASH, NOBODY, True)
+
+
+@pytest.mark.parametrize(("line", "offset", "length"), [(64, 1, 1), (16, 17, 14)])
+def test_cache_flush__within_a_line_comes_back_on_arm32_with_other_lines_lost(line: int, offset: int, length: int
+                                                                              ) -> None:
+    outcome = flush(_on(line, arm32=True), frame_of(MAPPER), offset=offset, length=length, op=INVALIDATE)
+    assert (outcome.kind, outcome.code, outcome.state.deviation[Index(0)].dev34) == (Kind.DONE, 0, True)
+
+
+@pytest.mark.parametrize(("line", "offset", "length", "op"), [
+    (64, 1, 63, INVALIDATE), (64, 64, 1, INVALIDATE), (64, 0, 1, INVALIDATE), (64, 1, 1, CLEAN), (64, 1, 1, BOTH),
+    (32, 0x1F, 32, INVALIDATE), (16, 17, 15, INVALIDATE), (2048, 2049, 2047, INVALIDATE)])
+def test_cache_flush__to_the_end_of_a_line_or_with_writing_back_is_done(line: int, offset: int, length: int, op: int
+                                                                        ) -> None:
+    outcome = flush(_on(line), frame_of(MAPPER), offset=offset, length=length, op=op)
+    assert (outcome.kind, outcome.code, outcome.state.deviation[Index(0)].dev34) == (Kind.DONE, 0, False)
+
+
+def test_cache_flush__is_refused_before_it_stops_the_machine() -> None:
+    assert flush(_on(64), frame_of(GRANTER), offset=1, length=1, op=INVALIDATE).code == -EINVAL
+
+
+def test_cache_flush_repaired__within_a_line_is_done() -> None:
+    outcome = cache_flush_repaired(
+        _on(64), MAPPER, U64(frame_of(MAPPER) * ADDRESS), U16(1), U16(1), U32(INVALIDATE), GrantRef(0))
+    assert (outcome.kind, outcome.code, outcome.state.deviation[Index(0)].dev34) == (Kind.DONE, 0, False)
 
 
 def granted() -> State:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from spec.errors import (
@@ -18,7 +20,7 @@ from spec.errors import (
     EPERM,
     ESRCH,
 )
-from spec.language import U16, U32, U64, DomId, Gfn, Handle, Mfn, Outcome, put
+from spec.language import U16, U32, U64, DomId, Gfn, Handle, Index, Kind, Mfn, Outcome, put
 from spec.memory.physmap import (
     SPACE_DEV_MMIO,
     SPACE_GMFN,
@@ -28,9 +30,10 @@ from spec.memory.physmap import (
     SPACE_SHARED_INFO,
     add_to_physmap,
     add_to_physmap_batch,
+    add_to_physmap_batch_repaired,
     remove_from_physmap,
 )
-from spec.state import DOMID_IO, DOMID_SELF, P2mType, State, Status
+from spec.state import DOMID_IO, DOMID_SELF, DOMID_XEN, NOBODY, P2mType, State, Status
 from tests.spec.machine import (
     DOM0,
     GRANTER,
@@ -66,9 +69,9 @@ def add(s: State, *, caller: DomId = MAPPER, domain: DomId = MAPPER, space: int 
 
 def batch(s: State, *, caller: DomId = DOM0, domain: DomId = DOM0, space: int = SPACE_GMFN_FOREIGN,
           foreign: DomId = GRANTER, idx: int = PAGE, gfn: int = HOLE, size: int = 1, cursor: int = 0,
-          tables_left: bool = True) -> Outcome[State]:
+          tables_left: bool = True, step: Callable[..., Outcome[State]] = add_to_physmap_batch) -> Outcome[State]:
     """One element of add_to_physmap_batch by the control domain, of the granter's first page."""
-    return add_to_physmap_batch(
+    return step(
         s, caller, domain, U32(space), foreign, U64(idx), Gfn(gfn), U16(size), U64(cursor), tables_left
     )
 
@@ -311,7 +314,20 @@ def test_batch_foreign__refuses_these_owners(foreign: DomId, expected: int) -> N
 
 
 def test_batch_foreign__finds_nothing_of_xens_own() -> None:
-    assert -EINVAL == error(batch(machine(), foreign=DOMID_IO))
+    assert -EINVAL == error(batch(machine(), foreign=DOMID_IO, idx=1))
+    assert -EINVAL == error(batch(machine(), foreign=DOMID_XEN, idx=0))
+
+
+def test_batch_foreign__first_page_of_domid_io_stops_arm64() -> None:
+    outcome = batch(machine(), foreign=DOMID_IO, idx=0)
+    assert (outcome.kind, outcome.output, outcome.state.deviation[Index(0)].dev35) == (
+        Kind.CRASH, {"domain": NOBODY}, True)
+
+
+def test_batch_foreign__first_page_of_domid_io_is_none_on_arm32_and_of_a_repaired_xen() -> None:
+    for outcome in (batch(machine(arm32=True), foreign=DOMID_IO, idx=0),
+                    batch(machine(), foreign=DOMID_IO, idx=0, step=add_to_physmap_batch_repaired)):
+        assert (-EINVAL, False) == (error(outcome), outcome.state.deviation[Index(0)].dev35)
 
 
 def test_batch_foreign__refuses_xens_own_to_a_domain_without_rights() -> None:
