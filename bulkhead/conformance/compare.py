@@ -96,6 +96,12 @@ class Comparison:
             if made is not None and page[:at] + made + page[at + 8:] == wanted:
                 self.oracle.poke(mfn, at, made)
                 return None
+        unlike = [at for at in range(start, start + size) if page[at] != wanted[at]]
+        if self._unnamed.get(mfn, set()).issuperset(unlike):
+            # the guest has overwritten some of the name, and what is left of it means nothing
+            for at in unlike:
+                self.oracle.poke(mfn, at, wanted[at:at + 1])
+            return None
         return difference
 
     def _with_name(self, data: bytes, seen: bytes | None) -> bytes | None:
