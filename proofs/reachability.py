@@ -200,7 +200,7 @@ class Walker:
         depth = 0
         state, depth = self._all(state, depth, [
             ("max_mem", {"caller": 0, "domain": 1, "kilobytes": 4 << 20}),
-            ("iomem_permission", {"caller": 0, "domain": 1, "mfn": 0x200, "pages": 1, "allow": True}),
+            ("iomem_permission", {"caller": 0, "domain": 1, "mfn": 0x200, "pages": 1, "allow": True, "below": 0}),
             *[("setup_table", {"caller": 0, "domain": domain, "nr_frames": frames, "memory_left": True, "mfn": mfn,
                                "status_mfn": mfn})
               for domain, frames, mfn in self._larger(state)],
@@ -215,7 +215,7 @@ class Walker:
         # a device that ends behind what the root table can map
         beyond = state.settings[0].root_pages - 1
         self._all(state, depth, [
-            ("iomem_permission", {"caller": 0, "domain": 1, "mfn": 0x200, "pages": 2, "allow": True}),
+            ("iomem_permission", {"caller": 0, "domain": 1, "mfn": 0x200, "pages": 2, "allow": True, "below": 0}),
             ("memory_mapping", {"caller": 0, "domain": 1, "gfn": beyond, "mfn": 0x200, "pages": 2, "add": True,
                                 "done": 1}),
         ])

@@ -150,6 +150,11 @@ class Stimuli:
             return self._often(known["gfn"], self._any_Mfn(s, known), 0.3)
         return self._any_Mfn(s, known)
 
+    def _below(self, s: State, _transition: str, known: dict[str, Any]) -> int:
+        """The last frame under a range that the domain may have as a device."""
+        return max((mfn for (domain, mfn), row in s.iomem.items()
+                    if domain == known["domain"] and row.allowed and mfn < known["mfn"]), default=0)
+
     def _owned(self, s: State, domain: int) -> int:
         for _ in range(200):
             mfn = self.rng.choice(self.frames)

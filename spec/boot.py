@@ -177,7 +177,7 @@ def _started(s: State, plan: Plan, configuration: Configuration) -> State:
     s = _with_pool(s, plan, taken)
     s = _with_memory(s, plan, taken)
     for mfn in plan.devices:
-        s = _done(iomem_permission(s, BUILDER, plan.domain, U64(mfn), U64(1), allow=True))
+        s = _done(iomem_permission(s, BUILDER, plan.domain, U64(mfn), U64(1), allow=True, below=Mfn(0)))
         s = _done(memory_mapping(s, BUILDER, plan.domain, U64(mfn), U64(mfn), U64(1), add=True, done=1))
     return _done(finish_creation(s, BUILDER, plan.domain))
 

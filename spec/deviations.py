@@ -19,7 +19,7 @@ def untouched(s: State) -> Boolean:
     row = s.deviation[Index(0)]
     return neg(either(
         row.dev2, row.dev3, row.dev10, row.dev11, row.dev12, row.dev13, row.dev14, row.dev21, row.dev22, row.dev32,
-        row.dev34, row.dev35,
+        row.dev34, row.dev35, row.dev37,
     ))
 
 

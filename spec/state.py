@@ -463,6 +463,7 @@ class Deviated:
     dev33: bool = False
     dev34: bool = False
     dev35: bool = False
+    dev37: bool = False
 
 
 @record

@@ -7,7 +7,7 @@ are checked before anything is believed, so that another build is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import attrs
@@ -117,8 +117,8 @@ class Active:
         return bool(self.pin & 0x00FF00FF)
 
 
-class Xen:
-    """Xen in an image. Errors: BadInputError if it is not there, or is another one than the symbols are of.
+class Memory:
+    """Xen's memory in an image. Errors: BadInputError if it is not there, or is another one than the symbols are of.
 
     address: machine address of Xen's first byte, None to search for it.
     """
@@ -135,11 +135,6 @@ class Xen:
         else:
             raise BadInputError(f"Xen was not found in the image: {_BAD}")
         self.address: int = each
-        self.domains = tuple(self._domains())
-        self.special = tuple(self._special())
-        self.owners = self._owners()
-        self.active = tuple(self._active())
-        self.devices = self._devices()
 
     # ---- virtual memory
 
@@ -196,20 +191,20 @@ class Xen:
         """An unsigned number; size: bytes, by default those of a pointer."""
         return int.from_bytes(self.bytes(address, size or self.layout.word), "little")
 
-    def _named(self, name: str) -> int:
+    def named(self, name: str) -> int:
+        """The number at a symbol, of a pointer's size."""
         return self.number(self.symbols.of(name))
 
-    # ---- domains
-
-    def _domains(self) -> Iterator[Domain]:
+    def domains_now(self) -> Iterator[Domain]:
+        """Every domain in Xen's list. Errors: BadInputError."""
         layout, symbols = self.layout, self.symbols
-        at = self._named("domain_list")
+        at = self.named("domain_list")
         seen: dict[int, int] = {}
         found: list[tuple[Domain, int]] = []
         while at:
             if at in seen or len(seen) > MOST_VMS:
                 raise BadInputError(f"the list of domains is endless: {_BAD}")
-            domain = self._domain(at)
+            domain = self.domain_at(at)
             if self.number(at + layout.p2m_domain) != at or domain.number >= FIRST_RESERVED_DOMID:
                 raise BadInputError(f"the domain at {at:#x} is none: {_BAD}")
             seen[at] = domain.number
@@ -220,16 +215,60 @@ class Xen:
         for domain, target in found:
             yield attrs.evolve(domain, target=seen.get(target))
 
-    def _domain(self, at: int) -> Domain:
+    def domain_at(self, at: int) -> Domain:
+        """The domain whose struct lies at a virtual address."""
         layout = self.layout
         privileged, dying = self.number(at + layout.privileged, 1), self.number(at + layout.dying, 4)
         return Domain(self.number(at, 2), at, self.number(at + layout.vttbr, 8), bool(privileged), bool(dying))
 
+    def active_now(self, domains: Iterable[Domain]) -> Iterator[Active]:
+        """All grants in use that these domains have given.
+
+        Errors: BadInputError. Source: xen/common/grant_table.c (_active_entry), Xen 4.17.
+        """
+        layout = self.layout
+        for domain in domains:
+            table = self.number(domain.address + layout.grant_table)
+            if not table:
+                continue
+            if self.number(table + layout.table_domain) != domain.address:
+                raise BadInputError(f"the grant table of {domain.name} belongs to somebody else: {_BAD}")
+            frames = self.number(table + layout.frames, 4)
+            each_page = PAGE_BYTES // layout.entry_size
+            entries = frames * PAGE_BYTES // 8
+            if entries > MOST_GRANTS:
+                raise BadInputError(f"the grant table of {domain.name} has {frames} frames: {_BAD}")
+            pages = self.number(table + layout.active)
+            for page in range(-(-entries // each_page)):
+                at = self.number(pages + page * layout.word)
+                data = np.frombuffer(self.bytes(at, each_page * layout.entry_size), np.uint8)
+                rows = data.reshape(each_page, layout.entry_size)
+                pins = rows[:, :4].copy().view(np.uint32)[:, 0]
+                for index in np.flatnonzero(pins).tolist():
+                    entry = rows[index].tobytes()
+                    mfn = int.from_bytes(entry[layout.entry_mfn:layout.entry_mfn + layout.word], "little")
+                    yield Active(domain.number, page * each_page + index, int.from_bytes(entry[4:6], "little"), mfn,
+                                 int(pins[index]))
+
+
+class Xen(Memory):
+    """Xen in an image, with all its records. Parameters and errors: as of `Memory`."""
+
+    def __init__(self, image: Image, symbols: Symbols, address: int | None = None) -> None:
+        super().__init__(image, symbols, address)
+        self.domains = tuple(self.domains_now())
+        self.special = tuple(self._special())
+        self.owners = self._owners()
+        self.active = tuple(self.active_now(self.domains))
+        self.devices = self._devices()
+
+    # ---- domains
+
     def _special(self) -> Iterator[Domain]:
         """DOM_XEN and DOM_IO, which own frames and run nowhere."""
         for name in ("dom_xen", "dom_io"):
-            if at := self._named(name):
-                yield self._domain(at)
+            if at := self.named(name):
+                yield self.domain_at(at)
 
     def vms(self) -> list[Vm]:
         """The domains as VMs, with the VTCR that Xen uses for all.
@@ -263,8 +302,8 @@ class Xen:
         """
         layout = self.layout
         size = layout.page_words * layout.word
-        count = (self._named("frametable_virt_end") - layout.frame_table) // size
-        base = self._named("frametable_base_pdx")
+        count = (self.named("frametable_virt_end") - layout.frame_table) // size
+        base = self.named("frametable_base_pdx")
         last = np.array([(start + length - 1) >> PAGE_BITS for start, length in self.image.ram], np.uint64)
         # what lies beyond the image's RAM is not asked for
         count = min(count, int(self._pdx(last).max()) + 1 - base)
@@ -289,8 +328,8 @@ class Xen:
 
     def _pdx(self, frame: Words) -> Words:
         """The numbers of frames without the holes between banks."""
-        low = np.uint64(self._named("pfn_pdx_bottom_mask"))
-        high = np.uint64(self._named("pfn_top_mask"))
+        low = np.uint64(self.named("pfn_pdx_bottom_mask"))
+        high = np.uint64(self.named("pfn_top_mask"))
         shift = np.uint64(self.number(self.symbols.of("pfn_pdx_hole_shift"), 4))
         return frame & low | (frame & high) >> shift
 
@@ -332,31 +371,3 @@ class Xen:
             if len(first):
                 found.append(np.add.outer(first, np.arange(span, dtype=np.uint64)).reshape(-1))
         return np.unique(np.concatenate(found))
-
-    # ---- grants
-
-    def _active(self) -> Iterator[Active]:
-        """All grants in use. Source: xen/common/grant_table.c (_active_entry), Xen 4.17."""
-        layout = self.layout
-        for domain in self.domains:
-            table = self.number(domain.address + layout.grant_table)
-            if not table:
-                continue
-            if self.number(table + layout.table_domain) != domain.address:
-                raise BadInputError(f"the grant table of {domain.name} belongs to somebody else: {_BAD}")
-            frames = self.number(table + layout.frames, 4)
-            each_page = PAGE_BYTES // layout.entry_size
-            entries = frames * PAGE_BYTES // 8
-            if entries > MOST_GRANTS:
-                raise BadInputError(f"the grant table of {domain.name} has {frames} frames: {_BAD}")
-            pages = self.number(table + layout.active)
-            for page in range(-(-entries // each_page)):
-                at = self.number(pages + page * layout.word)
-                data = np.frombuffer(self.bytes(at, each_page * layout.entry_size), np.uint8)
-                rows = data.reshape(each_page, layout.entry_size)
-                pins = rows[:, :4].copy().view(np.uint32)[:, 0]
-                for index in np.flatnonzero(pins).tolist():
-                    entry = rows[index].tobytes()
-                    mfn = int.from_bytes(entry[layout.entry_mfn:layout.entry_mfn + layout.word], "little")
-                    yield Active(domain.number, page * each_page + index, int.from_bytes(entry[4:6], "little"), mfn,
-                                 int(pins[index]))

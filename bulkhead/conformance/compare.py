@@ -17,8 +17,10 @@ from bulkhead.conformance.stage2 import row
 from bulkhead.fuzz.stimuli import Stimulus
 from bulkhead.oracle.projection import Difference, row_difference, row_of
 from bulkhead.oracle.tables import Words
+from bulkhead.problems import BadInputError
 from impl.xen.tables import DEVICE_TYPES
-from spec.language import Index, put
+from spec.grant.access import is_pinned
+from spec.language import DomId, GrantRef, Index, put
 from spec.state import Use
 
 BLOCK: Final = 512
@@ -158,7 +160,7 @@ class Comparison:
             for gfn, frames in leaves.items():
                 if frames <= BLOCK:
                     keys.update((domain, each) for each in range(gfn, gfn + frames))
-        found = self._compare_rows(keys)
+        found = self._compare_domains() + self._compare_rows(keys)
         while self._words:
             # a page may show what a name means
             pages, self._words = self._words, set()
@@ -173,8 +175,8 @@ class Comparison:
         state = self.oracle.state
         for key in sorted(keys):
             domain, gfn = key
-            tracker = self.twins.trackers.get(domain)
-            if tracker is None or domain not in self.oracle.guests or gfn in self.twins.kept[domain]:
+            tracker = self.twins.tracker(domain)
+            if tracker is None or domain not in self.oracle.guests or gfn in self.twins.kept.get(domain, ()):
                 continue
             leaf = tracker.find(gfn)
             seen = None if leaf is None else row(leaf)
@@ -182,6 +184,7 @@ class Comparison:
             if expected is not None and self.twins.is_made_up(expected[0]):
                 expected = self._meant(expected, seen)
             self.compared["rows"] += 1
+            self.compared["rows of domains made at run time"] += domain not in self.twins.trackers
             if (leaf is None or leaf.type in DEVICE_TYPES) and (expected is None or expected[1] in DEVICE_TYPES):
                 # the validity of a device's entries changes with the payload's interrupts
                 seen = None if seen is None else seen[:2]
@@ -197,6 +200,39 @@ class Comparison:
             if difference is not None:
                 found.append(Difference(difference.what, difference.text.replace(
                     "in the implementation", "in Xen's tables"), key))
+        return found
+
+    def _compare_domains(self) -> list[Difference]:
+        """Xen's list of domains."""
+        if self.twins.records is None:
+            return []
+        seen, expected = set(self.twins.records.domains), set(filter(self.oracle.exists, self.oracle.guests))
+        return [Difference("domain", f"domain {number} is there in {'Xen' if number in seen else 'the specification'} "
+                                     "alone", (number,)) for number in sorted(seen ^ expected)]
+
+    def _compare_grants(self) -> list[Difference]:
+        """The grants in use, in Xen's own active entries."""
+        if self.twins.records is None:
+            return []
+        try:
+            seen = {(DomId(each.granter), GrantRef(each.ref)): each for each in self.twins.records.grants()}
+        except BadInputError as problem:
+            return [Difference("active_grant", f"Xen's grant tables cannot be read: {problem}")]
+        expected = {key: row for key, row in self.oracle.state.active_grant.items() if is_pinned(row)}
+        found = []
+        for key in sorted(seen.keys() | expected.keys()):
+            real, row = seen.get(key), expected.get(key)
+            self.compared["grants"] += 1
+            one: tuple[int, ...] | None = None
+            other: tuple[int, ...] | None = None if real is None else (real.pin, real.mapper, real.frame)
+            if row is not None:
+                pin = row.host_writers | row.host_readers << 8 | row.device_writers << 16 | row.device_readers << 24
+                frame = self.names.get(row.mfn) if self.twins.is_made_up(row.mfn) else row.mfn
+                one = (pin, row.domid) if frame is None else (pin, row.domid, frame)
+            # a frame may have a name whose meaning Xen has not shown yet
+            if one != (other if other is None or one is None else other[:len(one)]):
+                found.append(Difference("active_grant", f"grant {key[1]} of domain {key[0]}: (pins, domain, frame) are "
+                                                        f"{one} by the specification, {other} in Xen", key))
         return found
 
     def _among_devices(self, key: tuple[int, int]) -> bool:
@@ -294,16 +330,19 @@ class Comparison:
         return None
 
     def whole(self) -> list[Difference]:
-        """Everything that the specification says of the domains with a payload: all rows, all pages."""
+        """Everything: Xen's domains and grants in use, all rows, and all pages that a domain can see."""
         with self.xen.qemu.stopped():
-            for tracker in self.twins.trackers.values():
-                tracker.update()
+            self.twins.update()
+            found = self._compare_domains() + self._compare_grants()
         state = self.oracle.state
-        keys: set[tuple[int, int]] = {key for key in state.p2m.keys() if key[0] in self.twins.trackers}  # noqa: SIM118
-        for domain, tracker in self.twins.trackers.items():
+        trackers = {domain: self.twins.tracker(domain) for domain in self.oracle.guests}
+        keys: set[tuple[int, int]] = {key for key in state.p2m.keys() if key[0] in trackers}  # noqa: SIM118
+        for domain, tracker in trackers.items():
+            if tracker is None:
+                continue
             keys.update((domain, gfn) for leaf in tracker.leaves(devices=False)
                         for gfn in range(leaf.gfn, leaf.gfn + leaf.frames))
-        found = self._compare_rows(keys)
+        found += self._compare_rows(keys)
         words = state.word
         assert isinstance(words, Words)
         return found + self._compare_pages(state.frame.keys())

@@ -77,6 +77,14 @@ class Ranged(Logged):
                 return False
         return super()._every_of_few(parts, predicate)
 
+    def last_before(self, first: int, second: int, predicate: Callable[[Any], bool]) -> int | None:
+        """As `Logged.last_before`; rows that windows make are looked at from the last one down."""
+        found = [super().last_before(first, second, predicate)]
+        for window in self.windows if first == 0 else ():
+            among = range(window.frames.start, min(window.frames.stop, second))
+            found.append(next((key for key in reversed(among) if predicate(self[first, key])), None))
+        return max((key for key in found if key is not None), default=None)
+
     def count(self, predicate: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
         """The number of rows of which the predicate holds; of a window's rows the first stands for all."""
         found = super().count(predicate, arguments)

@@ -34,6 +34,7 @@ from impl.fast.grant.layouts import (
     GNTTABOP_unmap_grant_ref,
 )
 from impl.fast.machine import Machine, Observation
+from impl.xen.kinds import GUEST_EMULATED
 
 if TYPE_CHECKING:
     from bulkhead.conformance.machines import Twins
@@ -232,7 +233,10 @@ class Batch:
             return "stage 1"
         if kind == "fetch" and address & 3:
             return "alignment"
-        if any(domain.p2m.find(each >> 12)[1] in _DEVICE for each in (address, last)):
+        machine = self.twins.xen.kind
+        emulated = GUEST_EMULATED[machine.gic] if domain.id else machine.emulated
+        if any(domain.p2m.find(each >> 12)[1] in _DEVICE or any(base <= each < base + size for base, size in emulated)
+               for each in (address, last)):
             return "device"
         return ""
 
@@ -418,6 +422,12 @@ class Batch:
         if command in {domctl.IOMEM_PERMISSION, domctl.MEMORY_MAPPING}:
             frames = words[1] if command == domctl.IOMEM_PERMISSION else words[2]
             if frames > MOST_DEVICE_FRAMES:
+                return "I/O memory"
+        if command == domctl.IOMEM_PERMISSION and other is not None and not data[32]:
+            below = [high for low, high in other.iomem if low <= words[0]]
+            if below and words[0] - below[-1] > MOST_DEVICE_FRAMES and any(
+                    words[0] < low < words[0] + words[1] for low, _ in other.iomem):
+                # DEV-37 permits all of those between, too
                 return "I/O memory"
         return ""
 

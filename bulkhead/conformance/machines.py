@@ -16,6 +16,7 @@ import attrs
 import numpy as np
 
 from bulkhead.conformance.devices import Window, with_windows
+from bulkhead.conformance.records import records_of
 from bulkhead.conformance.stage2 import Leaf, Tracker, row
 from bulkhead.oracle.machine import Oracle
 from bulkhead.oracle.state_of import oracle_of, shape_of
@@ -122,7 +123,8 @@ class Twins:
 
     xen: booted from `configuration`. trackers: of each domain's tables; kept: first and one more than the last frame
     that a domain's payload keeps, as a range of gfns; kept_frames: the machine frames behind them.
-    windows: dom0's devices; placed: guest frame at which each handle (domain, number) was mapped.
+    records: Xen's own, None without its symbols; windows: dom0's devices; placed: guest frame at which each handle
+    (domain, number) was mapped.
     Errors: Refused if the twins cannot be brought into Xen's state.
     """
 
@@ -132,6 +134,7 @@ class Twins:
         self.trackers = {domain: Tracker(xen.qemu.words, kind.ram_base, xen.roots(domain)) for domain in xen.domains}
         self.kept = {domain: range(low >> 12, high >> 12)
                      for domain, (low, high) in ((each, xen.kept(each)) for each in xen.domains)}
+        self.records = records_of(xen)
         self.windows: list[Window] = []
         self.placed: dict[tuple[int, int], int] = {}
         facts = {domain: self._facts(domain) for domain in xen.domains}
@@ -149,6 +152,18 @@ class Twins:
         self.kept_frames = frozenset(self._homes.values())
         self.oracle = self._oracle()
         self._leaves.clear()
+
+    def tracker(self, domain: int) -> Tracker | None:
+        """The tables of a domain; of one that was made at run time, as Xen's records had them last."""
+        made = self.records.made if self.records is not None else {}
+        return self.trackers.get(domain) or made.get(domain)
+
+    def update(self) -> dict[int, dict[int, int]]:
+        """Read Xen's tables, while the machine stands still: what changed in those of each domain."""
+        changed = {domain: tracker.update() for domain, tracker in self.trackers.items()}
+        if self.records is not None:
+            changed.update(self.records.update())
+        return changed
 
     def is_made_up(self, name: int) -> bool:
         """A name of the bank that real Xen does not have, or of arm32's own heap, from which domains get nothing."""

@@ -189,7 +189,7 @@ class Session:
         """
         if self.xen.qemu.alive:
             self.xen.qemu.hold()
-        return {domain: tracker.update() for domain, tracker in self.twins.trackers.items()}
+        return self.twins.update()
 
     def _chosen(self, taken: Iterable[Taken]) -> dict[int, int]:
         """The names of new frames, where Xen's tables show them."""

@@ -1168,6 +1168,23 @@ def ranges_of_devices_are_split_and_joined(p: Program) -> None:
 
 
 @_seed
+def permission_for_devices_is_taken_back_from_a_hole(p: Program) -> None:
+    """Devices are taken back from within a hole of what is permitted: Xen permits those before (DEV-37)."""
+    first = p.config.domains[0].iomem[0][0]
+    for start, number in ((3, 2), (3, 3), (2, 3), (3, 1), (6, 2), (1, 4), (4, 1)):
+        for at, some, allow in ((0, 16, 0), (0, 2, 1), (4, 2, 1), (start, number, 0)):
+            p.control(domctl.IOMEM_PERMISSION, 3, pack("<QQB", first + at, some, allow))
+        for frame in range(8):
+            for add in (1, 0):
+                p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", SPARE_GFN + frame, first + frame, 1, add, 0))
+    # three parts, of which the second goes
+    for at, some, allow in ((0, 16, 0), (0, 1, 1), (4, 1, 1), (8, 1, 1), (2, 4, 0)):
+        p.control(domctl.IOMEM_PERMISSION, 3, pack("<QQB", first + at, some, allow))
+    for frame in range(10):
+        p.control(domctl.MEMORY_MAPPING, 3, pack("<QQQII", SPARE_GFN + frame, first + frame, 1, 1, 0))
+
+
+@_seed
 def memory_calls_at_their_edges(p: Program) -> None:
     """Each memory_op with start extents, paddings, flags and lists at which a rule of it ends."""
     full = abi.MASK64
@@ -1262,7 +1279,7 @@ def lists_are_taken_in_parts(p: Program) -> None:
             (0, 5, 0, [(device, SPARE_GFN), (device + 1, SPARE_GFN + 1), (0, SPARE_GFN + 2)]),
             (0, 5, 1, [(device, SPARE_GFN)]), (1, 5, 0, [(device, SPARE_GFN)]), (1, 6, 0, [(0, SPARE_GFN)]),
             (1, 4, 1, [(p.gfn(1, 1), SPARE_GFN)]), (1, 4, SELF, [(p.gfn(1, 1), SPARE_GFN)]),
-            (0, 4, 0x7FF1, [(0, SPARE_GFN)]), (1, 4, 0x7FF2, [(0, SPARE_GFN)]), (1, 4, 3, [(p.gfn(3, 0), SPARE_GFN)]),
+            (0, 4, 0x7FF1, [(1, SPARE_GFN)]), (1, 4, 0x7FF2, [(0, SPARE_GFN)]), (1, 4, 3, [(p.gfn(3, 0), SPARE_GFN)]),
             (0, 4, 1, [(p.gfn(1, 1), SPARE_GFN), (SPARE_GFN + 4, SPARE_GFN + 1)])):
         p.foreign(number, other, items, space=space)
         p.foreign(number, other, items, space=space, preempt=1)

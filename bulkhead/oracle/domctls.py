@@ -17,6 +17,7 @@ from bulkhead.oracle import abi
 from bulkhead.oracle.grants_table import active_frames_for
 from bulkhead.oracle.machine import MASK32, Guest, Oracle, Restart, UnmodelledError, Vcpu
 from bulkhead.oracle.shape import Shape
+from bulkhead.oracle.tables import Logged
 from bulkhead.oracle.teardown import destroy, forget
 from spec.domain.lifecycle import FIRST_POOL, CreateFlags
 from spec.domain.privilege import is_control, may_serve
@@ -36,7 +37,7 @@ from spec.errors import (
 from spec.language import TRANSITIONS, DomId, Outcome, Word, decode, put
 from spec.language.outcomes import Kind, legal
 from spec.memory import heap
-from spec.state import DOMID_IO, FIRST_RESERVED, P2mType, State, Status
+from spec.state import DOMID_IO, FIRST_RESERVED, P2mType, Permission, State, Status
 
 CREATE, DESTROY, PAUSE, UNPAUSE, INFO = 1, 2, 3, 4, 5
 MAX_MEM, SET_CONTEXT, MAX_VCPUS, SET_HANDLE, IOMEM_PERMISSION = 11, 12, 15, 17, 20
@@ -51,6 +52,7 @@ _BEFORE_GRANTS = FIRST_POOL + 2
 _MOST_PAUSES = 255
 _MOST_SPIS = 988
 _MOST_FLUSHED = 1 << 18
+_MOST_FRAMES = 1 << 12
 _CONTEXT_SIZE = 352
 
 
@@ -70,6 +72,10 @@ def do_domctl(oracle: Oracle, caller: int, registers: list[int]) -> int | Restar
     if call.copies_back and rc == 0 and not oracle.write(caller, address, bytes(call.data)):
         return -EFAULT
     return rc
+
+
+def _is_allowed(row: Permission) -> bool:
+    return row.allowed
 
 
 class _Call:
@@ -313,8 +319,14 @@ class _Call:
 
     def iomem_permission(self, domid: int) -> int:
         """iomem_permission."""
-        return int(self._step("iomem_permission", domain=domid, mfn=self._ulong(0), pages=self._ulong(8),
-                              allow=bool(self._number(16, 1))).code)
+        mfn, pages, allow, rows = self._ulong(0), self._ulong(8), bool(self._number(16, 1)), self.oracle.state.iomem
+        assert isinstance(rows, Logged)
+        below = None if allow else rows.last_before(domid, mfn, _is_allowed)
+        if below is not None and mfn - below > _MOST_FRAMES and (
+                rows.last_before(domid, mfn + pages, _is_allowed) or 0) > mfn and not rows[domid, mfn].allowed:
+            raise UnmodelledError(f"iomem_permission that gives {mfn - below - 1} frames away")
+        return int(self._step("iomem_permission", domain=domid, mfn=mfn, pages=pages, allow=allow,
+                              below=below or 0).code)
 
     def memory_mapping(self, domid: int) -> int:
         """memory_mapping."""

@@ -124,6 +124,11 @@ class Logged(Table[Any, Any]):
                 return False
         return True
 
+    def last_before(self, first: int, second: int, predicate: Callable[[Any], bool]) -> int | None:
+        """Of rows with two keys: the largest second one below, with this first one, of which the predicate holds."""
+        return max((key[1] for key, row in self._rows.items()
+                    if key[0] == first and key[1] < second and predicate(row)), default=None)
+
     def count(self, predicate: Callable[..., Any], arguments: tuple[Any, ...]) -> int:
         """The number of rows of which the predicate holds."""
         limit = self.log.limit

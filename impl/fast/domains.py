@@ -141,8 +141,15 @@ class Domain:
         self.iomem = merged
 
     def deny_iomem(self, first: int, last: int) -> None:
-        """iomem_deny_access: take a range away."""
+        """iomem_deny_access: take a range away.
+
+        Where it begins in a hole and reaches into a range, the range before the hole grows up to it: Xen sets its end
+        without a look at where that was. Source: xen/common/rangeset.c at 4.17.5 (rangeset_remove_range).
+        """
         kept = []
+        before = [each for each in self.iomem if each[0] <= first]
+        if before and before[-1][1] < first and any(first < low <= last for low, _ in self.iomem):
+            self.iomem[len(before) - 1] = before[-1][0], first - 1
         for low, high in self.iomem:
             if high < first or low > last:
                 kept.append((low, high))

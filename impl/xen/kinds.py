@@ -22,7 +22,8 @@ class Kind:
     arch: Debian's name of Xen's architecture; gic: version of the interrupt controller; machine: QEMU's -M;
     processors: QEMU's -cpu by the width of physical addresses in bits, the usual one first ("": the board's own);
     ram_base: machine address; ram_size: bytes; modules: where the guests' images are put, 1 MB apart;
-    hole: a guest address of dom0 at which nothing is, with room for 16 MB; base_tree: the board of ours from
+    hole: a guest address of dom0 at which nothing is, with room for 16 MB; emulated: where Xen answers dom0 in place of
+    the interrupt controller, as (address, bytes); base_tree: the board of ours from
     which Xen's device tree is made ("": from QEMU's own); arguments: more of Xen's command line.
     """
 
@@ -35,6 +36,7 @@ class Kind:
     ram_size: int
     modules: int
     hole: int
+    emulated: tuple[tuple[int, int], ...]
     base_tree: str = ""
     arguments: str = ""
     most_cpus: int = 8
@@ -50,17 +52,24 @@ class Kind:
         return "qemu-system-aarch64" if self.arch == "arm64" else "qemu-system-arm"
 
 
+GUEST_EMULATED: Final = {2: ((0x3001000, 0x1000),), 3: ((0x3001000, 0x10000), (0x3020000, 0x1000000))}
+"""Where Xen answers a domU in place of the interrupt controller, by its version: (address, bytes).
+
+Source: xen/include/public/arch-arm.h (GUEST_GICD_BASE and its fellows), xen/arch/arm/vgic-v2.c, vgic-v3.c.
+"""
+_VIRT: Final = {2: ((0x8000000, 0x1000),), 3: ((0x8000000, 0x10000), (0x80A0000, 0xF60000))}
 _ARM64: Final = {44: "cortex-a57", 40: "cortex-a53", 48: "neoverse-n1"}
 
 KINDS: Final = {kind.name: kind for kind in (
     Kind("arm64-gicv2", "arm64", 2, "virt,virtualization=on,gic-version=2", _ARM64,
-         0x40000000, 1024 * MEGABYTE, 0x4A000000, 0x0D000000),
+         0x40000000, 1024 * MEGABYTE, 0x4A000000, 0x0D000000, _VIRT[2]),
     Kind("arm64-gicv3", "arm64", 3, "virt,virtualization=on,gic-version=3", _ARM64,
-         0x40000000, 1024 * MEGABYTE, 0x4A000000, 0x0D000000),
+         0x40000000, 1024 * MEGABYTE, 0x4A000000, 0x0D000000, _VIRT[3]),
     Kind("armhf-virt", "armhf", 2, "virt,virtualization=on,gic-version=2", {40: "cortex-a15"},
-         0x40000000, 1024 * MEGABYTE, 0x6A000000, 0x0D000000),
+         0x40000000, 1024 * MEGABYTE, 0x6A000000, 0x0D000000, _VIRT[2]),
     Kind("vexpress-a15", "armhf", 2, "vexpress-a15,secure=off,virtualization=on", {40: ""},
-         0x80000000, 1024 * MEGABYTE, 0xAA000000, 0x50000000, "vexpress-a15", "dtuart=serial0", 2),
+         0x80000000, 1024 * MEGABYTE, 0xAA000000, 0x50000000, ((0x2C001000, 0x1000),), "vexpress-a15",
+         "dtuart=serial0", 2),
 )}
 
 

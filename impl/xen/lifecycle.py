@@ -13,13 +13,14 @@ from typing import Any, Final
 from impl.boards.blob import compose
 from impl.xen.config import GUEST_BASE
 from impl.xen.errors import Refused
+from impl.xen.kinds import GUEST_EMULATED
 from impl.xen.machine import Machine
 
 _DESTROY, _UNPAUSE, _MAX_MEM, _SET_CONTEXT, _MAX_VCPUS, _ADDRESS_SIZE, _CREATE, _POOL = 2, 4, 11, 12, 15, 35, 1, 86
 _ERESTART: Final = -85
 _BLOCK: Final = 512                     # frames of 2 MB, which are populated in one piece
 _TREE_AT: Final = 0x100000              # of a domain's RAM
-_GICD, _GICC, _GICR = 0x3001000, 0x3002000, 0x3020000
+_GICC: Final = 0x3002000
 _GRANTS: Final = 0x38000000
 _START_SECONDS: Final = 20.0
 
@@ -112,7 +113,8 @@ def _set_context(machine: Machine, domain: int, width: int) -> int:
 
 def _tree(machine: Machine, domain: int, pages: int, vcpus: int) -> bytes:
     gic = machine.kind.gic
-    first, second = ((_GICD, 0x10000), (_GICR, 0x1000000)) if gic == 3 else ((_GICD, 0x1000), (_GICC, 0x2000))
+    first, *rest = GUEST_EMULATED[gic]
+    second = rest[0] if rest else (_GICC, 0x2000)
     root: dict[str, Any] = {
         "#address-cells": struct.pack(">I", 2), "#size-cells": struct.pack(">I", 2),
         "chosen": {"bootargs": f"domain={domain} items={machine.config.items}".encode() + b"\0"},

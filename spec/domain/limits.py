@@ -5,6 +5,7 @@ Source: xen/common/domctl.c (do_domctl), Xen 4.17.
 
 from __future__ import annotations
 
+from spec.deviations import happens
 from spec.domain.privilege import exists, is_alive, is_control, may_serve
 from spec.errors import E2BIG, EILSEQ, EINVAL, ENOMEM, EPERM, ESRCH
 from spec.language import (
@@ -51,6 +52,27 @@ DEVIATIONS["DEV-23"] = Deviation(
     ),
     trace="iomem_permission(d, m, allow); memory_mapping(d, g, m, add); iomem_permission(d, m, deny)",
     public="only a control domain can bring it about, and it can undo it",
+)
+DEVIATIONS["DEV-37"] = Deviation(
+    "DEV-37",
+    "To take back the permission for some devices permits others",
+    condition=(
+        "iomem_permission takes back a range whose first frame the domain may not have, but some of the others, and "
+        "some below"
+    ),
+    source="xen/common/rangeset.c (rangeset_remove_range), Xen 4.17",
+    consequence=(
+        "the domain is permitted to have every frame between the last one below and the range, RAM and Xen's own among "
+        "them, though nobody gave them to it; to map one, it still takes a control domain that may have it too"
+    ),
+    trace=(
+        "iomem_permission(d, 0, 2, allow); iomem_permission(d, 4, 2, allow); iomem_permission(d, 3, 2, deny): d may "
+        "have frame 2"
+    ),
+    public=(
+        "only a control domain can bring it about; it is known: Xen's commit e118fc98e7 (April 2025) mends it, and "
+        "4.17.5 is older"
+    ),
 )
 
 
@@ -105,15 +127,26 @@ def may_reach_devices(s: State, domain: DomId, mfn: Mfn, pages: int) -> Boolean:
     return every(s.iomem, (domain, span(mfn, pages)), lambda row, _domain, _mfn: row.allowed)
 
 
-@transition(hypercall="XEN_DOMCTL_iomem_permission")
-def iomem_permission(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U64, allow: bool) -> Outcome[State]:
-    """Permit a domain to map a range of device memory, or take that back; what it has mapped stays mapped.
+def _may_not_have(row: Permission, _domain: DomId, _mfn: Mfn) -> Boolean:
+    return neg(row.allowed)
 
-    mfn, pages: the range.
-    Errors: ESRCH; EPERM unless the caller is a control domain; EINVAL if the range is empty or wraps; EPERM if the
-    caller itself may not have all of it.
-    Source: xen/common/domctl.c (XEN_DOMCTL_iomem_permission), Xen 4.17.
-    """
+
+def _is_widened(s: State, domain: DomId, first: Mfn, pages: U64, below: Mfn) -> Boolean:
+    """What is taken back begins between two ranges that the domain may have, and reaches into the second (DEV-37)."""
+    if either(s.iomem[domain, first].allowed, every(s.iomem, (domain, span(first, pages)), _may_not_have)):
+        return False
+    if every(s.iomem, (domain, span(Mfn(0), first)), _may_not_have):
+        return False
+    between = span(below + 1, first - below - 1)
+    legal(
+        both(below < first, s.iomem[domain, below].allowed, every(s.iomem, (domain, between), _may_not_have)),
+        "it is the last frame under the range that the domain may have",
+    )
+    return True
+
+
+def _permission(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U64, allow: bool, below: Mfn, *,
+                repaired: bool) -> Outcome[State]:
     legal(is_alive(s, caller), "a domain that is not alive makes no hypercall")
     if not exists(s, domain):
         return refuse(s, -ESRCH)
@@ -131,6 +164,12 @@ def iomem_permission(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U6
     first = Mfn(mfn)
     if not may_reach_devices(s, caller, first, pages):
         return refuse(s, -EPERM)
+    # DEV-37
+    if not repaired and not allow and _is_widened(s, domain, first, pages, below):
+        s = fill(
+            happens(s, "dev37"), "iomem", (domain, span(below + 1, first - below - 1)),
+            lambda _row, _domain, _mfn: {"allowed": True},
+        )
     old = s
     s = fill(
         s, "iomem", (domain, span(first, pages)),
@@ -142,6 +181,26 @@ def iomem_permission(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U6
     )
     left = count(s.iomem, is_permitted_to, domain) > 0
     return accept(put(s, "domain", domain, passthrough=either(allow, both(old.domain[domain].passthrough, left))))
+
+
+@transition(hypercall="XEN_DOMCTL_iomem_permission")
+def iomem_permission(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U64, allow: bool, below: Mfn
+                     ) -> Outcome[State]:
+    """Permit a domain to map a range of device memory, or take that back; what it has mapped stays mapped.
+
+    mfn, pages: the range.  below: the last frame under it that the domain may have, if there is any (for DEV-37).
+    Errors: ESRCH; EPERM unless the caller is a control domain; EINVAL if the range is empty or wraps; EPERM if the
+    caller itself may not have all of it.
+    Source: xen/common/domctl.c (XEN_DOMCTL_iomem_permission), xen/common/rangeset.c, Xen 4.17.
+    """
+    return _permission(s, caller, domain, mfn, pages, allow, below, repaired=False)
+
+
+@transition(hypercall="XEN_DOMCTL_iomem_permission", repairs="iomem_permission", keeps=("REPAIRED-PERMISSION",))
+def iomem_permission_repaired(s: State, caller: DomId, domain: DomId, mfn: U64, pages: U64, allow: bool, below: Mfn
+                              ) -> Outcome[State]:
+    """``iomem_permission`` without DEV-37; it still has DEV-23."""
+    return _permission(s, caller, domain, mfn, pages, allow, below, repaired=True)
 
 
 @transition(hypercall="XEN_DOMCTL_memory_mapping")

@@ -276,7 +276,7 @@ def _batch(s: State, caller: DomId, domain: DomId, space: U32, foreign: DomId, i
     if is_no_frame(s, gfn):
         return refuse(s, -EINVAL)
     done = _one_page(s, caller, domain, space, foreign, idx, own_width(s, gfn), tables_left, repaired=repaired)
-    if done.kind is Kind.CRASH:
+    if done.kind == Kind.CRASH:
         return done
     return accept(done.state, error=done.code)
 

@@ -277,6 +277,20 @@ def test_iomem_permission__is_taken_back_in_parts(three):
     assert three[1].domain.iomem == [(DEVICE, DEVICE + 3), (DEVICE + 5, DEVICE + 8)]
 
 
+@pytest.mark.parametrize(("first", "number", "left"), [
+    (DEVICE + 3, 2, [(DEVICE, DEVICE + 2), (DEVICE + 5, DEVICE + 5)]),
+    (DEVICE + 3, 3, [(DEVICE, DEVICE + 2)]),
+    (DEVICE + 2, 3, [(DEVICE, DEVICE + 1), (DEVICE + 5, DEVICE + 5)]),
+    (DEVICE + 3, 1, [(DEVICE, DEVICE + 1), (DEVICE + 4, DEVICE + 5)]),
+    (DEVICE + 1, 4, [(DEVICE, DEVICE), (DEVICE + 5, DEVICE + 5)]),
+    (DEVICE + 6, 2, [(DEVICE, DEVICE + 1), (DEVICE + 4, DEVICE + 5)])])
+def test_iomem_permission__taken_back_from_within_a_hole_gives_what_is_before(three, first, number, left):
+    for each in (DEVICE, DEVICE + 4):
+        three[0].domctl(domctl.IOMEM_PERMISSION, 1, pack("<QQB", each, 2, 1))
+    assert three[0].domctl(domctl.IOMEM_PERMISSION, 1, pack("<QQB", first, number, 0)) == 0
+    assert three[1].domain.iomem == left
+
+
 def test_iomem_permission__of_no_frames(three):
     assert three[0].domctl(domctl.IOMEM_PERMISSION, 1, pack("<QQB", DEVICE, 0, 1)) == -abi.EINVAL
 

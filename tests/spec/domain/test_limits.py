@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from spec.domain.limits import iomem_permission, max_mem, memory_mapping, set_target
+from spec.domain.limits import iomem_permission, iomem_permission_repaired, max_mem, memory_mapping, set_target
 from spec.errors import E2BIG, EILSEQ, EINVAL, ENOENT, ENOMEM, EPERM, ESRCH
-from spec.language import U64, DomId, Gfn, Mfn, Outcome, fill, put, span
+from spec.language import U64, DomId, Gfn, Index, Mfn, Outcome, fill, put, span
 from spec.language.outcomes import IllegalChoice
 from spec.state import P2mType, State, Status
 from tests.spec.machine import DOM0, GRANTER, HOLE, MAPPER, OTHER, PAGE, UNKNOWN, frame_of, machine, sound, with_row
@@ -65,9 +66,10 @@ def test_set_target__makes_a_device_model() -> None:
 
 
 def permit(s: State, *, caller: DomId = DOM0, domain: DomId = GRANTER, mfn: int = DEVICE, pages: int = 2,
-           allow: bool = True) -> Outcome[State]:
+           allow: bool = True, below: int = 0, step: Callable[..., Outcome[State]] = iomem_permission
+           ) -> Outcome[State]:
     """iomem_permission by the control domain for the granter."""
-    return iomem_permission(s, caller, domain, U64(mfn), U64(pages), allow)
+    return step(s, caller, domain, U64(mfn), U64(pages), allow, Mfn(below))
 
 
 @pytest.mark.parametrize(
@@ -113,6 +115,50 @@ def test_iomem_permission__unmaps_nothing() -> None:
     s = memory_mapping(s, DOM0, GRANTER, U64(HOLE), U64(DEVICE), U64(1), add=True, done=1).state
     after = sound(permit(s, allow=False), s, DOM0).state
     assert (P2mType.MMIO_DIRECT_DEV, True) == (after.p2m[GRANTER, HOLE].type, after.iomem[GRANTER, DEVICE].left)
+
+
+def in_two_parts() -> State:
+    """The granter may have two frames, and two behind a hole of two."""
+    s = permit(with_devices(DOM0)).state
+    return permit(s, mfn=DEVICE + 4).state
+
+
+def permitted(s: State) -> list[int]:
+    """Which of the first frames the granter may have."""
+    return [i for i in range(8) if s.iomem[GRANTER, Mfn(DEVICE + i)].allowed]
+
+
+@pytest.mark.parametrize(("first", "pages", "left"), [
+    (3, 2, [0, 1, 2, 5]), (3, 3, [0, 1, 2]), (3, 4, [0, 1, 2]), (2, 3, [0, 1, 5])])
+def test_iomem_permission__taken_back_from_within_a_hole_permits_what_is_before(first: int, pages: int,
+                                                                              left: list[int]) -> None:
+    after = permit(in_two_parts(), mfn=DEVICE + first, pages=pages, allow=False, below=DEVICE + 1).state
+    assert (left, after.deviation[Index(0)].dev37) == (permitted(after), True)
+
+
+@pytest.mark.parametrize(("first", "pages", "left"), [
+    (4, 1, [0, 1, 5]), (1, 4, [0, 5]), (1, 1, [0, 4, 5]), (3, 1, [0, 1, 4, 5]), (6, 2, [0, 1, 4, 5]), (0, 8, [])])
+def test_iomem_permission__else_takes_back_what_it_says(first: int, pages: int, left: list[int]) -> None:
+    s = in_two_parts()
+    after = sound(permit(s, mfn=DEVICE + first, pages=pages, allow=False, below=DEVICE + 1), s, DOM0).state
+    assert (left, after.deviation[Index(0)].dev37) == (permitted(after), False)
+
+
+def test_iomem_permission__from_within_a_hole_below_all_takes_back_what_it_says() -> None:
+    after = permit(permit(with_devices(DOM0), mfn=DEVICE + 4).state, mfn=DEVICE + 3, allow=False).state
+    assert ([5], False) == (permitted(after), after.deviation[Index(0)].dev37)
+
+
+def test_iomem_permission__refuses_another_frame_below() -> None:
+    for below in (DEVICE, DEVICE + 2, DEVICE + 3):
+        with pytest.raises(IllegalChoice):
+            permit(in_two_parts(), mfn=DEVICE + 3, allow=False, below=below)
+
+
+def test_iomem_permission_repaired__permits_nothing_when_it_takes_back() -> None:
+    s = in_two_parts()
+    after = sound(permit(s, mfn=DEVICE + 3, allow=False, below=DEVICE + 1, step=iomem_permission_repaired), s, DOM0)
+    assert ([0, 1, 5], False) == (permitted(after.state), after.state.deviation[Index(0)].dev37)
 
 
 # ---- memory_mapping
