@@ -13,7 +13,6 @@ NOT_TESTED: Final = (
     "what a frame holds that Xen gives again without scrubbing it: which frame comes is Xen's choice",
     "IOMMUs: QEMU's boards have none that Xen 4.17 drives",
     "the level of a fault: Xen does not tell it to guests",
-    "tables of a domain that was made at run time: it never runs, and only the processor says where they are",
 )
 """What no campaign of this kind shows."""
 
