@@ -10,10 +10,14 @@ from bulkhead.conformance.campaign import Campaign
 from bulkhead.conformance.guests import Batch, Guests
 from bulkhead.conformance.machines import Place, Twins, configuration
 from bulkhead.conformance.session import Session, for_xen
+from bulkhead.fuzz.grammar import SPARE_GFN, TABLE_GFN
 from bulkhead.fuzz.seeds import Program
 from bulkhead.oracle import memory_ops
 from impl.fast import abi, domctl
+from impl.xen.install import found
 from impl.xen.kinds import KINDS
+from spec.language import put
+from spec.state import Status
 from tests.conformance.conftest import machine_of
 
 BATCHES, STIMULI = 4, 200
@@ -24,19 +28,19 @@ def test_guests__see_on_real_xen_what_the_specification_says(installation, kind,
     with machine_of(configuration(Place(kind, rng.randrange(4))), installation) as machine:
         twins = Twins(machine)
         session = Session(twins)
-        found = session.prelude().disagreements
+        seen = session.prelude().disagreements
         for _ in range(BATCHES):
             batch = Batch(twins, session.twins_names)
             guests = Guests(batch, rng)
             while len(batch.given) < STIMULI and not batch.over and not batch.spoilt:
                 guests.step()
-            if batch.spoilt or found:
+            if batch.spoilt or seen:
                 break
             outcome = session.run(batch.given)
-            found = outcome.disagreements
+            seen = outcome.disagreements
             if outcome.ended:
                 break
-        assert [each.text for each in found or []] == []
+        assert [each.text for each in seen] == []
         assert session.comparison.compared["rows"] > 0
 
 
@@ -100,3 +104,44 @@ def test_domain__is_gone_for_good_before_the_next_call(installation):
             program.control(domctl.GETDOMAININFO, 5)
         assert [each.forgets for each in batch.given if each.forgets] == [2]
         assert [each.text for each in session.run(batch.given).disagreements] == []
+
+
+def test_difference__in_a_domain_made_at_run_time_or_in_xens_records_is_found(installation):
+    with machine_of(configuration(Place("arm64-gicv2", 1)), installation) as machine:
+        twins = Twins(machine)
+        session = Session(twins)
+        session.prelude()
+        batch = Batch(twins)
+        program = Program(batch)
+        program.create(4, pages=3)
+        program.put(1, (TABLE_GFN << 12) + 8 * 40, struct.pack("<HHI", 1, 2, program.gfn(1, 0)))
+        program.map(2, [(SPARE_GFN, 2, 40, 1)])
+        assert session.run(batch.given).disagreements == []
+        comparison, oracle = session.comparison, session.oracle
+        assert comparison.whole() == []
+        assert comparison.compared["rows of domains made at run time"] >= 3
+        assert comparison.compared["grants"] >= 1
+        good = oracle.snapshot()
+        gfn = next(gfn for (domain, gfn), row in oracle.state.p2m.items() if domain == 4 and row.type == 1)
+        for table, key, changes, what in (
+                ("p2m", (4, gfn), {"hardware": False}, "p2m"), ("p2m", (4, gfn), {"type": 0}, "p2m"),
+                ("active_grant", (1, 40), {"host_writers": 2}, "active_grant"),
+                ("active_grant", (1, 40), {"domid": 3}, "active_grant"),
+                ("active_grant", (1, 41), {"host_readers": 1, "domid": 2}, "active_grant")):
+            oracle.state = put(oracle.state, table, key, **changes)
+            assert [each.what for each in comparison.whole()] == [what]
+            oracle.restore(good)
+        oracle.state = put(oracle.state, "domain", 4, status=Status.ABSENT)
+        assert "domain" in {each.what for each in comparison.whole()}
+
+
+def test_campaign__without_xens_symbols_compares_the_rest(installation, tmp_path):
+    for path in installation.folder.iterdir():
+        if not path.name.startswith("xen-syms"):
+            (tmp_path / path.name).symlink_to(path.resolve())
+    with machine_of(configuration(Place("arm64-gicv2")), found(tmp_path)) as machine:
+        twins = Twins(machine)
+        session = Session(twins)
+        assert twins.records is None
+        assert session.prelude().disagreements == []
+        assert session.comparison.whole() == []
