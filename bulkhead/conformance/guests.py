@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from bulkhead.fuzz.grammar import ARGUMENT_PAGES, WEIGHTS, Grammar
-from bulkhead.fuzz.stimuli import Stimulus, give
+from bulkhead.fuzz.stimuli import Stimulus, called, give
 from impl.fast import abi, domctl
 from impl.fast.domains import Domain
 from impl.fast.errors import BadStimulus, NotModelled
@@ -130,12 +130,6 @@ class Given:
     forgets: int = 0
 
 
-def _call(domain: Domain, registers: dict[int, int]) -> tuple[int, int]:
-    """The hypercall, and its operation without the bits of a continuation (0 of a domctl, which is in memory)."""
-    number, command = registers.get(16 if domain.width == 64 else 12, 0), registers.get(0, 0)
-    return number, command & {_MEMORY: 63, _GRANTS: 0xFFF}.get(number, 0)
-
-
 class Batch:
     """Stimuli in the making.
 
@@ -208,7 +202,7 @@ class Batch:
 
         The guest puts zeros there; of the frame, it looks at it before.
         """
-        if registers.get(16 if domain.width == 64 else 12) == abi.HYPERCALL_DOMCTL and domain.runs:
+        if called(registers)[0] == abi.HYPERCALL_DOMCTL and domain.runs:
             address = registers.get(0, 0)
             if self._argument(domain, address, 4) == domctl.GETDOMAININFO.to_bytes(4, "little"):
                 frame, spent = (address + each & self.machine.address_mask for each in (SHARED_INFO, CPU_TIME))
@@ -241,7 +235,7 @@ class Batch:
         return ""
 
     def _refused_call(self, domain: Domain, vcpu: int, registers: dict[int, int]) -> str:
-        number, operation = _call(domain, registers)
+        number, operation = called(registers)
         if domain.width == 64 and domain.vcpus[vcpu].cache_on and any(
                 each >> _STAGE1_BITS for each in self._handles(domain, number, operation, registers)):
             return "stage 1"
@@ -442,7 +436,7 @@ class Batch:
         if stimulus[0] != "hypercall":
             return []
         registers = stimulus[3]
-        number, operation = _call(domain, registers)
+        number, operation = called(registers)
         if number == abi.HYPERCALL_DOMCTL:
             alive = (self.machine.domains.get(each) for each in self.twins.kept)
             self.over = any(each is None or each.is_dying for each in alive)

@@ -19,7 +19,7 @@ from bulkhead.conformance.guests import Batch, Given, Taken
 from bulkhead.conformance.machines import Twins
 from bulkhead.fuzz.coverage import Answer
 from bulkhead.fuzz.grammar import TABLE_GFN
-from bulkhead.fuzz.stimuli import Stimulus, show
+from bulkhead.fuzz.stimuli import Stimulus, called, show
 from bulkhead.fuzz.world import follow
 from bulkhead.oracle.machine import Observation as Expected
 from bulkhead.oracle.machine import Saved
@@ -258,8 +258,7 @@ class Session:
     def _tell_addresses(self, stimulus: Stimulus) -> None:
         """Where a call to map grants tells machine addresses."""
         registers = stimulus[3]
-        number = registers.get(16, registers.get(12))
-        if number == abi.HYPERCALL_GRANT_TABLE_OP and registers.get(0, 0) & 0xFFF == GNTTABOP_map_grant_ref:
+        if called(registers) == (abi.HYPERCALL_GRANT_TABLE_OP, GNTTABOP_map_grant_ref):
             count, address = registers.get(2, 0) & abi.MASK32, registers.get(1, 0) & self.fast.address_mask
             self.comparison.told(stimulus[1], [address + MAP.size * i + BUS_ADDRESS for i in range(min(count, 64))])
 
@@ -273,7 +272,7 @@ class Session:
         assert seen.registers is not None
         done = stimulus[3].get(2, 0) - seen.registers[2]
         likely = [done, done // 32, done - 1, done + 1] if done > 0 else []
-        if stimulus[3].get(16, stimulus[3].get(12)) == abi.HYPERCALL_MEMORY_OP and seen.registers[0] >> 31 == 0:
+        if called(stimulus[3])[0] == abi.HYPERCALL_MEMORY_OP and seen.registers[0] >> 31 == 0:
             likely.append(seen.registers[0] - (stimulus[3].get(0, 0) >> 6))
         return list(dict.fromkeys(check for check in [*likely, *range(1, PREEMPTIONS)] if check > 0))
 

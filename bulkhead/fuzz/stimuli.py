@@ -8,11 +8,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
 
+from impl.fast import abi
+from impl.fast.grant.layouts import CMD_MASK
 from impl.fast.machine import Machine, Observation
 
 Stimulus: TypeAlias = tuple[Any, ...]
+_OPERATION: Final = {abi.HYPERCALL_MEMORY_OP: abi.MEMOP_CMD_MASK, abi.HYPERCALL_GRANT_TABLE_OP: CMD_MASK}
 
 
 def give(machine: Any, stimulus: Stimulus) -> Observation:
@@ -45,6 +49,16 @@ def give(machine: Any, stimulus: Stimulus) -> Observation:
     return result
 
 
+def called(registers: Mapping[int, int]) -> tuple[int, int]:
+    """A hypercall by its registers: its number, and its operation without the bits of a continuation.
+
+    The number stands in x16 or, for 32 bits, in r12; the operation is 0 of all but memory_op and grant_table_op (that
+    of a domctl is in memory).
+    """
+    number, command = registers.get(16) or registers.get(12, 0), registers.get(0, 0)
+    return number, command & _OPERATION.get(number, 0)
+
+
 def show(stimulus: Stimulus) -> str:
     """One stimulus in a line, for people."""
     kind, domain, vcpu, *rest = stimulus
@@ -68,4 +82,4 @@ def key(stimulus: Stimulus) -> tuple[Any, ...]:
     return tuple(tuple(sorted(part.items())) if isinstance(part, dict) else part for part in stimulus)
 
 
-__all__ = ["Machine", "Stimulus", "give", "key", "show"]
+__all__ = ["Machine", "Stimulus", "called", "give", "key", "show"]

@@ -17,7 +17,7 @@ import attrs
 import spec
 from bulkhead.fuzz.boards import MachineFactory, Place, boot
 from bulkhead.fuzz.coverage import Answer
-from bulkhead.fuzz.stimuli import Stimulus, give
+from bulkhead.fuzz.stimuli import Stimulus, called, give
 from bulkhead.oracle.machine import Oracle
 from bulkhead.oracle.projection import Comparison, Difference
 from bulkhead.oracle.properties import Properties
@@ -195,13 +195,11 @@ def _name(stimulus: Stimulus) -> str:
     """What a stimulus is called: a hypercall by its operation."""
     if stimulus[0] != "hypercall":
         return str(stimulus[0])
-    registers = stimulus[3]
-    number = registers.get(16) or registers.get(12, 0)
-    command = registers.get(0, 0)
+    number, operation = called(stimulus[3])
     if number == 12:
-        return f"memory_op {command & 63}"
+        return f"memory_op {operation}"
     if number == 20:
-        return f"grant_table_op {command & 4095}"
+        return f"grant_table_op {operation}"
     return "domctl" if number == 36 else f"hypercall {number}"
 
 
@@ -209,10 +207,8 @@ def _answer(stimulus: Stimulus, seen: Observation) -> Answer:
     """An answer for a stimulus without the specification: the call's number and operation, and its result."""
     if stimulus[0] != "hypercall" or seen.registers is None:
         return stimulus[0], seen.kind, 0
-    registers = stimulus[3]
-    number = registers.get(16, registers.get(12, 0))
-    operation = registers.get(0, 0) & (63 if number == 12 else 4095) if number in {12, 20} else 0
-    bits = 64 if 16 in registers else 32
+    number, operation = called(stimulus[3])
+    bits = 64 if 16 in stimulus[3] else 32
     result = seen.registers[0] - (seen.registers[0] >> bits - 1 << bits)
     return f"{number}.{operation}", seen.kind, max(min(result, 1), -200)
 
