@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 
@@ -143,8 +144,7 @@ class Batch:
     def __init__(self, twins: Twins, names: Mapping[int, int] | None = None, *, late: bool = True,
                  ending: bool = False) -> None:
         self.twins = twins
-        self.names = names or {}
-        self._shown = frozenset(self.names.values())
+        self.names = dict(names or {})
         self.machine: Machine = twins.fast
         self.late, self.ending = late, ending
         self.given: list[Given] = []
@@ -190,8 +190,13 @@ class Batch:
             self._stuck += 1
             if self._stuck > STUCK:
                 return self._leave("stuck")
+        taken = tuple(self._after(domain, stimulus, seen))
+        for name in chain((name for kind, name in seen.choices if kind == "frame"),
+                          *(range(each.name, each.name + each.frames) for each in taken)):
+            # it came free, and is another frame's from now on
+            self.names.pop(name, None)
         foreseen = seen.kind, None if seen.registers is None else seen.registers[0]
-        self.given.append(Given(stimulus, seen.choices, foreseen, tuple(self._after(domain, stimulus, seen)),
+        self.given.append(Given(stimulus, seen.choices, foreseen, taken,
                                 max(there - len(self.machine.domains), 0)))
         if kind == "hypercall" and foreseen == ("value", 0):
             self._forget_facts(domain, vcpu, stimulus[3])
@@ -374,8 +379,9 @@ class Batch:
             if self.twins.is_made_up(mfn) and (place & 7 or mfn not in self.names):
                 # put together from pieces, it is no name that Xen has
                 return "name"
-            if frames.valid(mfn) and frames.owner_of(mfn) is None and mfn not in self._shown:
-                # perhaps a frame of a domain that was made at run time
+            shown = {meant for name, meant in self.names.items() if frames.owner_of(name) is not None}
+            if frames.valid(mfn) and frames.owner_of(mfn) is None and mfn not in shown:
+                # perhaps a frame of a domain that was made at run time, or one that Xen has taken again meanwhile
                 return "name"
             line = self.machine.config.cache_line
             if self.machine.width == 64 and operation == 2 and offset % line and length < line - offset % line:
