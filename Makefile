@@ -16,7 +16,7 @@ SELF := --config-settings editable_mode=compat --editable
 PACKAGES := $(wildcard spec proofs bulkhead impl)
 ARGS ?=
 
-.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz walks mmu conformance-setup conformance vendor-boards pins clean
+.PHONY: live help prove test reach mutants bench lint types docs check evidence audit fuzz walks mmu conformance-setup conformance vendor-boards pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \
@@ -75,6 +75,9 @@ conformance-setup: .venv/.stamp ## install QEMU and compilers, fetch Debian's Xe
 conformance: .venv/.stamp ## real Xen on every kind of machine: tests, then random guests for SECONDS=… SEED=… KIND=…
 	@$(BIN)/pytest -q tests/conformance $(ARGS)
 	@if [ -n "$(SECONDS)" ]; then $(BIN)/python -m bulkhead.conformance $(KIND) --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)); fi
+
+live: .venv/.stamp ## a real Xen with VMs that share pages, left running for `bulkhead audit`: KIND=arm64-gicv2
+	@$(BIN)/python -m impl.xen.live $(KIND)
 
 vendor-boards: .venv/.stamp ## fetch Debian's own device trees and read every one of them
 	@$(BIN)/python -m impl.boards.vendor

@@ -251,6 +251,36 @@ class Qemu:
             self.monitor.command("cont")
             self._held = False
 
+    @property
+    def memory(self) -> pathlib.Path:
+        """The file that is its RAM, for as long as this process lives."""
+        return pathlib.Path(f"/proc/{os.getpid()}/fd/{self._file}")
+
+    @contextlib.contextmanager
+    def lent(self) -> Iterator[pathlib.Path]:
+        """The monitor serves one at a time: somebody else meanwhile. The folder of the sockets ``qmp`` and ``gdb``."""
+        self.monitor.close()
+        try:
+            yield self._folder
+        finally:
+            if self.alive:
+                self.monitor = Monitor(self._folder / "qmp")
+
+    def resize_memory(self, size: int) -> None:
+        """Make the file of its RAM so long [bytes]; what is behind its end reads as zeros."""
+        os.ftruncate(self._file, size)
+
+    def written(self) -> Iterator[tuple[int, int]]:
+        """The parts of its RAM that hold something: first byte and one more than the last [bytes]."""
+        end = 0
+        while end < self.ram_size:
+            try:
+                start = os.lseek(self._file, end, os.SEEK_DATA)
+            except OSError:
+                return
+            end = min(os.lseek(self._file, start, os.SEEK_HOLE), self.ram_size)
+            yield start, end
+
     def registers(self, names: Sequence[str], cpus: int) -> list[dict[str, int]]:
         """System registers of each processor, all at one moment. Errors: QemuError."""
         with self.stopped():
@@ -263,15 +293,9 @@ class Qemu:
     def pages_with(self, magic: int, mask: int = (1 << 64) - 1) -> list[int]:
         """Offsets in RAM of the pages that begin with a word, as far as a mask says; only what was written is read."""
         found: list[int] = []
-        at = 0
-        while at < self.ram_size:
-            try:
-                start = os.lseek(self._file, at, os.SEEK_DATA)
-            except OSError:
-                break
-            at = min(os.lseek(self._file, start, os.SEEK_HOLE), self.ram_size)
-            start -= start % _PAGE
-            firsts = self.words[start >> 3:at >> 3:_PAGE >> 3]
+        for first, end in self.written():
+            start = first - first % _PAGE
+            firsts = self.words[start >> 3:end >> 3:_PAGE >> 3]
             found.extend(start + int(page) * _PAGE for page in np.nonzero(firsts & np.uint64(mask) == magic)[0])
         return found
 

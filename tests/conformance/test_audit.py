@@ -1,9 +1,7 @@
 """The auditor on memory of real Xen: healthy machines, planted faults, and a QEMU that runs."""
 
-import os
 import pathlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,7 +17,6 @@ from bulkhead.problems import BadInputError
 from impl.xen.config import Config, Guest
 from impl.xen.kinds import KINDS
 from impl.xen.machine import Machine
-from impl.xen.qemu import Monitor
 from tests.bulkhead.auditor.faults import FAULTS
 from tests.bulkhead.auditor.machines import Patient
 from tests.conformance.conftest import machine_of
@@ -51,7 +48,7 @@ def patient(machine, names) -> Patient:
     """A copy of the machine's memory that may be damaged; what was never written takes no memory."""
     words = np.zeros(machine.kind.ram_size >> 3, np.uint64)
     with machine.qemu.stopped():
-        for start, end in _written(machine):
+        for start, end in machine.qemu.written():
             words[start >> 3:end >> 3] = machine.qemu.words[start >> 3:end >> 3]
     return Patient(machine.kind.ram_base, words, names)
 
@@ -73,34 +70,6 @@ def _share(machine: Machine) -> None:
     status = dom2.map(1, 42, machine.hole(2))[1]
     dom2.reservation(1, (dom2.base >> 12) + 0x30)
     assert dom2.go().value(status) == 0
-
-
-def _written(machine: Machine) -> Iterator[tuple[int, int]]:
-    """The parts of RAM that hold something [bytes]."""
-    file, end = machine.qemu._file, 0
-    while True:
-        try:
-            start = os.lseek(file, end, os.SEEK_DATA)
-        except OSError:
-            return
-        end = os.lseek(file, start, os.SEEK_HOLE)
-        yield start, end
-
-
-@contextmanager
-def _socket_of(machine: Machine) -> Iterator[pathlib.Path]:
-    """QEMU's monitor, which serves one at a time, for somebody else."""
-    qemu = machine.qemu
-    qemu.monitor._file.close()
-    qemu.monitor.close()
-    try:
-        yield qemu._folder / "qmp"
-    finally:
-        qemu.monitor = Monitor(qemu._folder / "qmp")
-
-
-def _ram(machine: Machine) -> pathlib.Path:
-    return pathlib.Path(f"/proc/self/fd/{machine.qemu._file}")
 
 
 def test_audit__of_a_healthy_machine_finds_nothing(patient):
@@ -149,8 +118,8 @@ def test_audit__of_a_truncated_image_says_so_and_nothing_else(patient):
 
 
 def test_audit__reads_the_ram_file_of_a_running_qemu(machine, names):
-    with _socket_of(machine) as qmp:
-        request = Request(image=_ram(machine), qmp=qmp, symbols=pathlib.Path(names.name))
+    with machine.qemu.lent() as sockets:
+        request = Request(image=machine.qemu.memory, qmp=sockets / "qmp", symbols=pathlib.Path(names.name))
         with audited(request) as found:
             assert (ISOLATED, ()) == (found.verdict, found.findings)
     assert machine.load(1, 0, machine.ram(1)[0]).kind == "value"
@@ -158,8 +127,8 @@ def test_audit__reads_the_ram_file_of_a_running_qemu(machine, names):
 
 def test_audit__finds_the_vms_by_watching_the_processor(machine):
     roots = {machine.roots(each).table for each in machine.domains}
-    gdb = machine.qemu._folder / "gdb"
-    with _socket_of(machine) as qmp, audited(Request(image=_ram(machine), qmp=qmp, gdb=gdb)) as found:
+    with machine.qemu.lent() as sockets, audited(
+            Request(image=machine.qemu.memory, qmp=sockets / "qmp", gdb=sockets / "gdb")) as found:
         assert NOT_CHECKED == found.verdict
         assert {vm.root for vm in found.vms} <= roots
         assert len(found.vms) > 1

@@ -135,7 +135,7 @@ class Mmu:
     def clear(self) -> None:
         """Everything from ``FREE`` up is zero again, and the host's memory for it is given back."""
         for size in (FREE, RAM):
-            os.ftruncate(self._qemu._file, size)
+            self._qemu.resize_memory(size)
 
     def install(self, vtcr: int, vttbr: int, *, cached: bool = True, first: FirstStage | None = None,
                 window: int = 0, vectors: int = 0) -> None:
