@@ -31,7 +31,7 @@ from spec.grant.copy import (
     copy_release_page,
 )
 from spec.grant.entries import EntryV1, StatusV2, place_status, place_v1
-from spec.language import U16, U64, DomId, Gfn, GrantRef, Index, Kind, Outcome, VcpuId, decode, put
+from spec.language import U16, U64, DomId, Gfn, GrantRef, Index, Kind, Outcome, VcpuId, decode, encode, put
 from spec.language.outcomes import IllegalChoice
 from spec.state import DOMID_SELF, P2mType, State, Status
 from tests.spec.machine import (
@@ -43,6 +43,7 @@ from tests.spec.machine import (
     PAGE,
     UNKNOWN,
     broken,
+    fields,
     frame_of,
     grant_v1,
     grant_v2,
@@ -131,6 +132,13 @@ def test_copy_domains__lets_a_control_domain_connect_any_two_under_silo() -> Non
 def test_copy_domains__takes_domid_self_for_the_caller() -> None:
     s = domains(granted()).state
     assert (s.copy_side[MAPPER, CPU, SOURCE].domain, s.copy_side[MAPPER, CPU, DESTINATION].domain) == (GRANTER, MAPPER)
+
+
+def test_copy_domains__keeps_the_ids_as_the_caller_wrote_them() -> None:
+    s = domains(granted()).state
+    assert (s.copy_side[MAPPER, CPU, SOURCE].domid, s.copy_side[MAPPER, CPU, DESTINATION].domid) == (
+        GRANTER, DOMID_SELF,
+    )
 
 
 def test_copy_forget__gives_the_domains_back() -> None:
@@ -265,6 +273,17 @@ def test_copy_claim_grant__takes_the_window_of_a_sub_page_grant() -> None:
     assert (row.start, row.length, held.active_grant[GRANTER, REF].sub_page) == (256, 128, True)
 
 
+def test_copy_claim_grant__takes_no_window_of_a_grant_of_a_whole_page() -> None:
+    held = claim(begun(granted(2, start=256, length=128))).state
+    row = held.copy_side[MAPPER, CPU, SOURCE]
+    assert (row.start, row.length, held.active_grant[GRANTER, REF].sub_page) == (0, 4096, False)
+
+
+def test_copy_claim_grant__notes_the_reference_in_the_lowest_32_bits_of_what_was_claimed_before() -> None:
+    s = put(begun(), "copy_side", (MAPPER, CPU, SOURCE), key=(7 << 32) + 5)
+    assert claim(s).state.copy_side[MAPPER, CPU, SOURCE].key == (7 << 32) + REF
+
+
 def test_copy_claim_grant__of_a_grant_in_use_takes_the_frame_on_record() -> None:
     s = mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE, readonly=True)
     held = claim(begun(grant_v1(s, GRANTER, REF, MAPPER, gfn=Gfn(PAGE + 1)))).state
@@ -304,10 +323,11 @@ def ask(s: State, side: Index = SOURCE, ref: GrantRef = REF) -> Outcome[State]:
     return copy_claim_transitive(s, MAPPER, CPU, side, ref)
 
 
-def held_through(s: State) -> State:
+def held_through(s: State, side: Index = SOURCE) -> State:
     """All three steps."""
-    s = copy_claim_nested(ask(begun(s)).state, MAPPER, CPU, SOURCE).state
-    return copy_finish_transitive(s, MAPPER, CPU, SOURCE).state
+    s = begun(s) if side == SOURCE else towards(s)
+    s = copy_claim_nested(ask(s, side).state, MAPPER, CPU, side).state
+    return copy_finish_transitive(s, MAPPER, CPU, side).state
 
 
 def test_copy_claim_transitive__refuses_a_reference_that_is_not_bound() -> None:
@@ -335,6 +355,14 @@ def test_copy_claim_transitive__refuses_when_they_are_switched_off() -> None:
     assert ask(begun(s)).code == GNTST_GENERAL_ERROR
 
 
+@pytest.mark.parametrize("side", [SOURCE, DESTINATION])
+def test_copy_claim_transitive__of_a_grant_in_use_does_not_look_whether_it_is_read_only_by_now(side: Index) -> None:
+    s = held_through(passed_on(), side)
+    s = transitive(s, GRANTER, REF, MAPPER, OTHER, BEHIND, readonly=True)
+    s = copy_domains(s, MAPPER, VcpuId(1), GRANTER, True, GRANTER, True).state
+    assert sound(copy_claim_transitive(s, MAPPER, VcpuId(1), side, REF), s, MAPPER).code == 0
+
+
 def test_copy_claim_transitive__accepts_a_grant_that_comes_back_to_its_granter() -> None:
     s = grant_v2(machine(version=2), MAPPER, BEHIND, GRANTER)
     held = held_through(transitive(s, GRANTER, REF, MAPPER, MAPPER, BEHIND))
@@ -355,6 +383,23 @@ def test_copy_claim_nested__refuses_a_second_transitive_grant() -> None:
     s = transitive(passed_on(), OTHER, BEHIND, GRANTER, DOM0, 1)
     outcome = copy_claim_nested(ask(begun(s)).state, MAPPER, CPU, SOURCE)
     assert (outcome.kind, outcome.code) == (Kind.PARTIAL, GNTST_GENERAL_ERROR)
+
+
+def test_copy_claim_nested__leaves_the_status_word_of_a_second_transitive_grant_that_is_for_another_domain() -> None:
+    s = transitive(passed_on(), OTHER, BEHIND, MAPPER, DOM0, 1)
+    s = ask(begun(store(s, *place_status(s, OTHER, BEHIND), encode(fields(StatusV2, reading0=True))))).state
+    outcome = copy_claim_nested(s, MAPPER, CPU, SOURCE)
+    assert (outcome.kind, outcome.code, outcome.state) == (Kind.REFUSED, GNTST_GENERAL_ERROR, s)
+
+
+@pytest.mark.parametrize("side", [SOURCE, DESTINATION])
+def test_copy_claim_nested__does_not_mark_a_second_transitive_grant_that_is_in_use(side: Index) -> None:
+    s = mapped_grant(passed_on(), OTHER, BEHIND, GRANTER, 0, HOLE, readonly=side == SOURCE)
+    s = transitive(s, OTHER, BEHIND, GRANTER, DOM0, 1)
+    s = store(s, *place_status(s, OTHER, BEHIND), 0)
+    s = ask(begun(s) if side == SOURCE else towards(s), side).state
+    outcome = copy_claim_nested(s, MAPPER, CPU, side)
+    assert (outcome.kind, outcome.code, outcome.state) == (Kind.REFUSED, GNTST_GENERAL_ERROR, s)
 
 
 def test_copy_abandon__takes_the_marks_back() -> None:
@@ -401,6 +446,22 @@ def test_copy_release_grant__forgets_the_pin_behind_when_the_version_was_changed
     s = put(held_through(passed_on()), "domain", GRANTER, grant_version=1)
     after = copy_release_grant(s, MAPPER, CPU, SOURCE).state
     assert (after.deviation[Index(0)].dev14, pins(after, OTHER, BEHIND)) == (True, (0, 1))
+
+
+def test_copy_release_grant__has_nothing_left_to_give_back_when_the_pin_behind_is_forgotten() -> None:
+    s = put(held_through(passed_on()), "domain", GRANTER, grant_version=1)
+    after = copy_release_grant(s, MAPPER, CPU, SOURCE).state
+    assert copy_forget(after, MAPPER, CPU).kind is Kind.DONE
+
+
+def test_copy_release_grant__of_a_rewritten_transitive_one_turns_to_the_grant_behind() -> None:
+    s = domains(passed_on(), GRANTER, GRANTER, by_grant=(True, True)).state
+    s = copy_claim_nested(ask(s).state, MAPPER, CPU, SOURCE).state
+    s = grant_v2(copy_finish_transitive(s, MAPPER, CPU, SOURCE).state, GRANTER, REF, MAPPER)
+    s = copy_release_grant(claim(s, DESTINATION).state, MAPPER, CPU, DESTINATION).state
+    row = s.copy_side[MAPPER, CPU, DESTINATION]
+    assert s.deviation[Index(0)].dev11
+    assert (row.nested, row.trans_domid, row.trans_ref) == (True, OTHER, BEHIND)
 
 
 # ---- the bytes

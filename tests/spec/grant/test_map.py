@@ -384,6 +384,12 @@ def test_map__lets_devices_write_as_soon_as_one_mapping_is_writable() -> None:
     assert after.p2m[DOM0, Gfn(frame_of(GRANTER))].type == P2mType.IOMMU_MAP_RW
 
 
+def test_map__leaves_devices_the_right_to_write_when_a_read_only_mapping_follows() -> None:
+    s = map_it(direct(), caller=DOM0).state
+    after = map_it(s, caller=DOM0, handle=Handle(4), flags=Word(HOST | READONLY)).state
+    assert after.p2m[DOM0, Gfn(frame_of(GRANTER))].type == P2mType.IOMMU_MAP_RW
+
+
 def test_map__refuses_a_device_count_that_is_full_and_leaves_nothing_mapped() -> None:
     s = put(direct(), "device_use", (DOM0, frame_of(GRANTER)), writers=(1 << 31) - 1)
     outcome = map_it(s, caller=DOM0)
@@ -424,6 +430,13 @@ def test_map__again_looks_at_nothing_of_the_entry(readonly: bool) -> None:
     flags = Word(HOST | (READONLY if readonly else 0))
     outcome = sound(map_it(s, host_addr=U64((HOLE + 1) * ADDRESS), flags=flags), s, MAPPER)
     assert (0, frame_of(GRANTER)) == (outcome.code, outcome.state.p2m[MAPPER, HOLE + 1].mfn)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_map__to_read_may_follow_another_of_a_read_only_grant(version: int) -> None:
+    s = mapped_grant(granted(version, readonly=True), GRANTER, REF, MAPPER, 0, HOLE, readonly=True)
+    outcome = sound(map_it(s, host_addr=U64((HOLE + 1) * ADDRESS), flags=Word(HOST | READONLY)), s, MAPPER)
+    assert (outcome.code, pins(outcome.state)) == (0, (0, 2))
 
 
 def test_map__to_write_what_was_only_to_be_read_marks_nothing() -> None:

@@ -265,6 +265,13 @@ def test_unmap_status_frame__crashes_a_domain_that_has_mapped_other_memory_where
     assert (outcome.kind, outcome.output) == (Kind.CRASH, {"domain": GRANTER})
 
 
+def test_unmap_status_frame__forgets_a_record_that_a_grant_mapping_has_replaced() -> None:
+    s = mapped_shared_frame(machine(version=2), GRANTER, HOLE, status_frame_of(GRANTER))
+    s = mapped_grant(grant_v2(s, GRANTER, 3, GRANTER, gfn=HOLE), GRANTER, 3, GRANTER, 0, HOLE)
+    after = unmap_status_frame(change(s, 1).state, GRANTER).state
+    assert (s.frame[status_frame_of(GRANTER)].mapped, after.frame[status_frame_of(GRANTER)].mapped) == (True, False)
+
+
 def test_withdraw_status_frame__crashes_a_domain_whose_frame_somebody_uses() -> None:
     s = mapped_shared_frame(machine(version=2), GRANTER, HOLE, status_frame_of(GRANTER))
     s = mapped_grant(grant_v2(s, GRANTER, 3, MAPPER, gfn=HOLE), GRANTER, 3, MAPPER, 0, HOLE)

@@ -22,6 +22,7 @@ from tests.spec.machine import (
     machine,
     shared_info_of,
     status_frame_of,
+    store,
 )
 
 
@@ -78,3 +79,12 @@ def test_invariant__notices(expected: str, table: str, key: Any, changes: dict[s
 def test_two_state_property__notices_that_another_domain_did_it(expected: str, changes: dict[str, int]) -> None:
     s = machine()
     assert expected in names(broken_between(s, put(s, "domain", GRANTER, **changes), MAPPER))
+
+
+@pytest.mark.parametrize(("version", "index", "expected"), [(1, 7, False), (1, 8, True), (2, 15, False), (2, 16, True)])
+def test_two_state_property__notices_an_entry_behind_the_reserved_ones_that_is_not_cleared(
+    version: int, index: int, expected: bool,
+) -> None:
+    s = store(machine(version=3 - version), grant_frame_of(GRANTER), index, 1)
+    after = put(s, "domain", GRANTER, grant_version=version)
+    assert ("TWO-GNT-VERSION-CLEARS" in names(broken_between(s, after, GRANTER))) == expected

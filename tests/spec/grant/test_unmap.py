@@ -80,6 +80,11 @@ def test_unmap__refuses_a_reference_that_is_not_bound_any_more() -> None:
     assert unmap(put(mapped(), "domain", GRANTER, grant_frames=0)).code == GNTST_BAD_HANDLE
 
 
+def test_unmap__refuses_the_first_reference_beyond_the_table() -> None:
+    s = put(mapped(), "mapping", (MAPPER, HANDLE), ref=512)
+    assert unmap(s).code == GNTST_BAD_HANDLE
+
+
 def test_unmap__refuses_a_wrong_bus_address_of_a_device_mapping() -> None:
     s = put(mapped(), "mapping", (MAPPER, HANDLE), device=True)
     assert unmap(s, bus=ADDRESS).code == GNTST_BAD_DEV_ADDR
@@ -241,6 +246,12 @@ def test_unmap__leaves_devices_the_right_to_read_with_the_last_writable_mapping(
 def test_unmap__leaves_devices_their_rights_while_a_writable_mapping_is_left() -> None:
     s = mapped_grant(direct(), GRANTER, REF, DOM0, 4, ELSEWHERE)
     assert for_devices(unmap(s, caller=DOM0).state) == P2mType.IOMMU_MAP_RW
+
+
+def test_unmap__of_one_of_two_read_only_mappings_leaves_what_is_mapped_in_their_place() -> None:
+    s = mapped_grant(direct(readonly=True), GRANTER, REF, DOM0, 4, ELSEWHERE, readonly=True)
+    s = with_row(s, DOM0, Gfn(frame_of(GRANTER)), Mfn(frame_of(GRANTER) + 1), P2mType.MAP_FOREIGN_RW)
+    assert for_devices(unmap(s, caller=DOM0).state) == P2mType.MAP_FOREIGN_RW
 
 
 def test_unmap__reports_an_error_and_keeps_the_count_if_something_else_is_mapped_for_the_devices() -> None:
