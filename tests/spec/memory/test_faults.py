@@ -160,6 +160,24 @@ def test_toggle__flushes_again_and_watches_until_the_caches_are_on(enabled: bool
     assert (not enabled, True) == (row.traps, row.flush_due)
 
 
+def begun(s: State) -> State:
+    """A vCPU has switched its caches on, and the first page is flushed."""
+    s = toggle_cache(set_way_flush(s, MAPPER, VCPU).state, MAPPER, VCPU, True).state
+    return flush_page(s, MAPPER, VCPU, PAGE).state
+
+
+def test_set_way__begins_the_flush_at_the_first_page() -> None:
+    s = set_way_flush(begun(machine()), MAPPER, VCPU).state
+    assert Kind.RESTART == flush_page(s, MAPPER, VCPU, PAGE).kind
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_toggle__begins_the_flush_at_the_first_page(enabled: bool) -> None:
+    s = flush_page(set_way_flush(machine(), MAPPER, VCPU).state, MAPPER, VCPU, PAGE).state
+    s = toggle_cache(s, MAPPER, VCPU, enabled).state
+    assert Kind.RESTART == flush_page(s, MAPPER, VCPU, PAGE).kind
+
+
 def test_flush__writes_every_page_back_and_clears_the_valid_bits() -> None:
     s = put(machine(), "frame", frame_of(MAPPER, Gfn(PAGE + 3)), unclean=True)
     s = set_way_flush(s, MAPPER, VCPU).state

@@ -42,6 +42,8 @@ def test_of_vtcr__reads_the_register(vtcr, arm32, expected):
 
 @pytest.mark.parametrize(("vtcr", "arm32", "words"), [
     (0x8004_7594, False, "granule"), (0x8007_3594, False, "more than 48"), (0x8005_35D0, False, "does not start"),
+    # 44 bits from level 1: 32 root pages
+    (0x8004_3554, False, "does not start"),
     (0x8000_3548, True, "sign bit"), (0x8000_3598, True, "does not start"),
 ])
 def test_of_vtcr__refuses_what_is_reserved(vtcr, arm32, words):

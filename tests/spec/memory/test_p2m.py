@@ -8,6 +8,7 @@ from spec.errors import EILSEQ, EINVAL, ENOENT, ENOMEM
 from spec.language import U8, DomId, Gfn, Index, Kind, Mfn, put
 from spec.language.outcomes import IllegalChoice
 from spec.memory.p2m import (
+    cache_mapping,
     insert_page,
     insert_range,
     is_any_ram,
@@ -30,6 +31,7 @@ from tests.spec.machine import (
     machine,
     mapped_shared_frame,
     shared_info_of,
+    sound,
     with_row,
 )
 
@@ -64,6 +66,31 @@ def test_any_ram__is_memory_and_neither_a_device_nor_for_devices(kind: P2mType) 
 
 def test_live__does_not_ask_for_the_valid_bit() -> None:
     assert is_live(P2mEntry(type=U8(P2mType.RAM_RW), hardware=False))
+
+
+# ---- what may be cached
+
+
+def test_cache__holds_the_frame_and_the_rights() -> None:
+    s = machine()
+    cached = sound(cache_mapping(s, MAPPER, PAGE), s, MAPPER).state.tlb[MAPPER, PAGE]
+    assert (True, frame_of(MAPPER), True, True) == (cached.present, cached.mfn, cached.writable, cached.executable)
+
+
+def test_cache__gives_no_right_that_the_mapping_has_not() -> None:
+    s = with_row(machine(), DOM0, HOLE, frame_of(GRANTER), P2mType.MAP_FOREIGN_RO)
+    cached = sound(cache_mapping(s, DOM0, HOLE), s, DOM0).state.tlb[DOM0, HOLE]
+    assert (True, False, False) == (cached.present, cached.writable, cached.executable)
+
+
+def test_cache__holds_only_what_the_hardware_can_translate() -> None:
+    with pytest.raises(IllegalChoice):
+        cache_mapping(put(machine(), "p2m", (MAPPER, PAGE), hardware=False), MAPPER, PAGE)
+
+
+def test_cache__holds_nothing_once_a_page_is_unmapped() -> None:
+    s = cache_mapping(machine(), MAPPER, PAGE).state
+    assert not remove_page(s, MAPPER, PAGE, frame_of(MAPPER), tables_left=True).state.tlb[MAPPER, PAGE].present
 
 
 # ---- insertion
@@ -140,6 +167,13 @@ def test_insert_range__stops_where_tables_run_out() -> None:
     assert (Kind.PARTIAL, -ENOENT, HOLE + 1) == (outcome.kind, outcome.code, outcome.state.domain[MAPPER].highest_gfn)
 
 
+def test_insert_range__without_a_single_page_touches_no_bound() -> None:
+    s = put(machine(), "domain", MAPPER, pool_free=0)
+    outcome = insert_range(s, MAPPER, HOLE, DEVICE, 3, 0, P2mType.MMIO_DIRECT_DEV)
+    assert (Kind.PARTIAL, -ENOENT) == (outcome.kind, outcome.code)
+    assert s.domain[MAPPER] == outcome.state.domain[MAPPER]
+
+
 def test_insert_range__maps_no_more_than_was_asked_for() -> None:
     with pytest.raises(IllegalChoice):
         insert_range(machine(), MAPPER, HOLE, DEVICE, 3, 4, P2mType.MMIO_DIRECT_DEV)
@@ -168,6 +202,10 @@ def test_remove__refuses_other_memory() -> None:
 def test_remove__refuses_a_dying_domain() -> None:
     s = put(machine(), "domain", MAPPER, status=Status.DYING)
     assert remove_page(s, MAPPER, PAGE, frame_of(MAPPER), tables_left=True).code == -ENOMEM
+
+
+def test_remove__refuses_a_guest_frame_beyond_the_root() -> None:
+    assert remove_page(machine(), MAPPER, Gfn(1 << 28), DEVICE, tables_left=True).code == -EINVAL
 
 
 def test_remove__of_a_hole_is_no_error() -> None:

@@ -269,6 +269,7 @@ def test_add_device__maps_a_frame_in_a_batch_that_names_no_other_domain() -> Non
 
 def test_batch__refuses_a_cursor_above_16_bits() -> None:
     assert batch(machine(), cursor=1 << 16).code == -EDOM
+    assert batch(machine(), cursor=(1 << 16) - 1).code == -EILSEQ
 
 
 def test_batch__refuses_a_range() -> None:
@@ -297,7 +298,9 @@ def test_batch__refuses_a_cursor_at_the_end() -> None:
 
 def test_batch__has_nothing_to_do_for_no_element() -> None:
     s = machine()
-    assert batch(s, size=0).state is s
+    outcome = batch(s, size=0)
+    assert outcome.code == 0
+    assert outcome.state is s
 
 
 def test_batch__refuses_a_device_with_a_reserved_field() -> None:
@@ -414,6 +417,10 @@ def test_remove__refuses_a_caller_without_rights() -> None:
 
 def test_remove__refuses_a_hole() -> None:
     assert remove(machine(), gfn=HOLE).code == -ENOENT
+
+
+def test_remove__of_the_same_page_again_finds_a_hole() -> None:
+    assert remove(remove(machine()).state).code == -ENOENT
 
 
 def test_remove__refuses_a_device() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from spec.errors import EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESRCH
 from spec.language import U16, U32, U64, DomId, Gfn, Mfn, Outcome, put
+from spec.memory.physmap import remove_from_physmap
 from spec.memory.queries import (
     absent_memory_operation,
     current_reservation,
@@ -140,6 +141,11 @@ def test_exchange__may_be_of_the_largest_order() -> None:
 def test_exchange__takes_no_device_for_memory() -> None:
     s = with_row(machine(), MAPPER, HOLE, Mfn(0x9000), P2mType.MMIO_DIRECT_C)
     assert swap(s, gfn=HOLE).code == -EINVAL
+
+
+def test_exchange__finds_no_memory_where_a_page_was_unmapped() -> None:
+    s = remove_from_physmap(machine(), MAPPER, MAPPER, PAGE, U64(0), tables_left=True).state
+    assert swap(s).code == -EINVAL
 
 
 def test_exchange__sizes_are_32_bits_wide_on_arm32() -> None:

@@ -95,6 +95,10 @@ def test_populate__refuses_an_order_above_the_callers_limit() -> None:
     assert populate(machine(), order=10).code == -EINVAL
 
 
+def test_populate__of_the_callers_largest_order_lacks_memory_alone() -> None:
+    assert populate(machine(), order=9).code == -ENOMEM
+
+
 def test_populate__refuses_a_dying_domain() -> None:
     s = put(machine(), "domain", GRANTER, status=Status.DYING)
     assert populate(s, caller=DOM0, domain=GRANTER).code == -ENOMEM
@@ -178,8 +182,9 @@ def test_populate__over_a_foreign_page_drops_its_reference() -> None:
 def test_populate_direct__gets_back_a_frame_of_its_own() -> None:
     s = decrease(direct(machine()), caller=DOM0, domain=DOM0, gfn=0x5800).state
     assert P2mType.INVALID == s.p2m[DOM0, Gfn(0x5800)].type
-    after = sound(populate(s, caller=DOM0, domain=DOM0, gfn=0x5800, mfn=0x5800), s, DOM0).state
-    assert 0x5800 == after.p2m[DOM0, Gfn(0x5800)].mfn
+    outcome = sound(populate(s, caller=DOM0, domain=DOM0, gfn=0x5800, mfn=0x5800), s, DOM0)
+    row = outcome.state.p2m[DOM0, Gfn(0x5800)]
+    assert (0, P2mType.RAM_RW, 0x5800) == (outcome.code, row.type, row.mfn)
 
 
 def test_populate_direct__refuses_a_frame_that_is_not_its_own() -> None:
@@ -303,6 +308,12 @@ def test_decrease__through_a_grant_to_itself_is_a_deviation() -> None:
 
 def test_decrease_repaired__takes_ram_only() -> None:
     assert decrease_page_repaired(granted_to_itself(), MAPPER, MAPPER, HOLE, tables_left=True).code == -EINVAL
+
+
+def test_decrease_repaired__takes_a_page_of_ram() -> None:
+    s = machine()
+    outcome = sound(decrease_page_repaired(s, MAPPER, MAPPER, PAGE, tables_left=True), s, MAPPER)
+    assert (0, Use.FREE) == (outcome.code, outcome.state.frame[frame_of(MAPPER)].use)
 
 
 def test_decrease_page__fails_if_a_block_cannot_be_split() -> None:

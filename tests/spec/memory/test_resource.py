@@ -47,6 +47,7 @@ def acquire(s: State, **changes: Any) -> Outcome[State]:
         ({"caller": MAPPER, "kind": VMTRACE}, EPERM),
         ({"kind": IOREQ_SERVER, "cursor": 9}, EINVAL),
         ({"kind": VMTRACE, "cursor": 9}, EINVAL),
+        ({"kind": VMTRACE}, EINVAL),
         ({"identifier": 1}, EINVAL),
         ({"list_given": False}, EINVAL),
         ({"list_given": False, "nr_frames": 0, "cursor": 1}, EINVAL),

@@ -8,7 +8,7 @@ from spec.language import TRANSITIONS, DomId, Index, Mfn, decode, encode, put
 from spec.language.outcomes import IllegalChoice, Kind
 from spec.memory.descriptors import Access, Descriptor, leaf
 from spec.memory.geometry import Geometry, every_geometry
-from spec.memory.tables import ONE, Phase, TableState, Use, found, gfn_of, translated, word_at
+from spec.memory.tables import ONE, Phase, TableState, Use, found, gfn_of, same_block, translated, word_at
 from spec.memory.walk import Fault
 from spec.state import P2mType
 from tests.spec.memory.world import FIRST, POOL, A, B, at, boot, broken, step, wander, with_root, with_tables
@@ -206,6 +206,12 @@ def test_resolve__what_somebody_else_repaired_is_repaired():
     assert s is step(s, "resolve_fault", domain=A, **at(*PAGE), level=3)
 
 
+def test_resolve__of_a_table_leaves_a_flush_pending():
+    s = step(with_page(boot(FLAT)), "invalidate_word", domain=A, **at(*PAGE), level=0)
+    s = step(s, "flush_caches", domain=A)
+    assert step(s, "resolve_fault", domain=A, **at(*PAGE), level=0).space[A].flush
+
+
 # ---- caches and reuse
 
 
@@ -223,6 +229,20 @@ def test_take_frame__flushes_all_guests_if_a_domain_had_it():
     s = step(s, "free_frame", page=FRAME)
     s = step(s, "take_frame", page=FRAME, for_tables=False)
     assert not s.tlb[1, *map(Index, PAGE)].cached
+
+
+def test_take_frame__ends_what_its_last_domain_may_cache():
+    s = step(with_page(boot(FLAT)), "remove_word", domain=A, **at(*PAGE), level=3)
+    s = step(step(s, "free_frame", page=FRAME), "take_frame", page=FRAME, for_tables=False)
+    assert [] == broken(s)
+    key = (1, *map(Index, PAGE))
+    assert [("INV-TLB-REUSE", key)] == broken(put(s, "tlb", key, cached=True, frame=FRAME))
+
+
+def test_shrink_pool__gives_a_page_that_can_be_had_as_memory():
+    s = step(boot(FLAT), "shrink_pool", page=Mfn(POOL[20]))
+    s = step(s, "take_frame", page=Mfn(POOL[20]), for_tables=False)
+    assert Use.MEMORY == s.table_frame[Mfn(POOL[20])].use
 
 
 def test_free_frame__not_while_it_is_mapped():
@@ -286,3 +306,10 @@ def test_store_anywhere__never_into_a_table():
 
 def test_shape__is_one_for_all():
     assert FLAT.start_level == boot(FLAT).shape[ONE].start_level
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_same_block__compares_the_indices_down_to_the_level(level):
+    here = [Index(5)] * 4
+    same = [same_block(level, *here, *here[:i], Index(6), *here[i + 1:]) for i in range(4)]
+    assert [False] * (level + 1) + [True] * (3 - level) == same

@@ -152,6 +152,13 @@ def test_leaves__are_all_mappings_in_order():
     assert expected == found
 
 
+def test_leaves__below_an_invalid_table_are_out_of_the_hardwares_reach():
+    memory = Memory().map(FLAT, 0, ram())
+    memory.words[ROOT, 0] = encode(evolve(table_word(Mfn(0x200)), valid=False))
+    found = [(each.gfn, each.entry.valid, each.hardware, each.fault) for each in leaves(memory, ROOT, FLAT)]
+    assert [(0, True, False, Fault.TRANSLATION)] == found
+
+
 def test_leaves__second_root_page_follows_the_first():
     shape = Geometry(40, 1, 2, 40)
     found = list(leaves(Memory().map(shape, 1 << 27, ram()), ROOT, shape))
@@ -161,3 +168,19 @@ def test_leaves__second_root_page_follows_the_first():
 def test_tables__are_all_pages_with_their_levels():
     memory = Memory().map(FLAT, 0, ram())
     assert [(0x100, 0), (0x200, 1), (0x201, 2), (0x202, 3)] == list(tables(memory, ROOT, FLAT))
+
+
+def test_tables__are_not_led_to_by_a_block():
+    memory = Memory().map(FLAT, 0, ram(2), 2)
+    assert [(0x100, 0), (0x200, 1), (0x201, 2)] == list(tables(memory, ROOT, FLAT))
+
+
+@pytest.mark.parametrize("changes", [{"valid": False}, {"type": 0}])
+def test_tables__are_led_to_by_what_is_valid_or_live(changes):
+    memory = Memory().map(FLAT, 0, evolve(table_word(Mfn(0x300)), **changes), 0)
+    assert [(0x100, 0), (0x300, 1)] == list(tables(memory, ROOT, FLAT))
+
+
+def test_tables__are_not_led_to_by_what_is_neither_valid_nor_live():
+    memory = Memory().map(FLAT, 0, evolve(table_word(Mfn(0x300)), valid=False, type=0), 0)
+    assert [(0x100, 0)] == list(tables(memory, ROOT, FLAT))
