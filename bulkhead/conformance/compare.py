@@ -271,7 +271,10 @@ class Comparison:
         if any(name == each.shared_info for each in self._domains()):
             # the time of day at which the domain was made
             start = (meant << 12) - self.xen.kind.ram_base + WALLCLOCK
-            self.oracle.poke(name, WALLCLOCK, self.xen.qemu.bytes[start:start + 16].tobytes())
+            day = self.xen.qemu.bytes[start:start + 16].tobytes()
+            self.oracle.poke(name, WALLCLOCK, day)
+            # the guests' next calls may take it for arguments
+            self.twins.fast.memory.write(name, WALLCLOCK, day)
 
     def _domains(self) -> list[Any]:
         domains = self.oracle.state.domain
