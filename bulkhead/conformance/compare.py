@@ -31,7 +31,8 @@ WALLCLOCK: Final = 0x430
 class Comparison:
     """Tables and memory of a machine beside the specification.
 
-    twins: just booted. names: Xen's frames behind made-up names; compared: how many rows and pages so far.
+    twins: just booted. names: Xen's frames behind made-up names; compared: how many rows and pages so far;
+    pages: what RAM holds of those that the last batch has touched, by the specification's names.
     """
 
     def __init__(self, twins: Twins) -> None:
@@ -39,6 +40,7 @@ class Comparison:
         self.xen, self.oracle = twins.xen, twins.oracle
         self.names: dict[int, int] = {}
         self.compared = Counter[str]()
+        self.pages: dict[int, bytes] = {}
         self._words: set[int] = set()
         self._rows: set[tuple[int, int]] = set()
         self._stale: set[tuple[int, int]] = set()
@@ -160,6 +162,7 @@ class Comparison:
             for gfn, frames in leaves.items():
                 if frames <= BLOCK:
                     keys.update((domain, each) for each in range(gfn, gfn + frames))
+        self.pages.clear()
         found = self._compare_domains() + self._compare_rows(keys)
         while self._words:
             # a page may show what a name means
@@ -271,10 +274,7 @@ class Comparison:
         if any(name == each.shared_info for each in self._domains()):
             # the time of day at which the domain was made
             start = (meant << 12) - self.xen.kind.ram_base + WALLCLOCK
-            day = self.xen.qemu.bytes[start:start + 16].tobytes()
-            self.oracle.poke(name, WALLCLOCK, day)
-            # the guests' next calls may take it for arguments
-            self.twins.fast.memory.write(name, WALLCLOCK, day)
+            self.oracle.poke(name, WALLCLOCK, self.xen.qemu.bytes[start:start + 16].tobytes())
 
     def _domains(self) -> list[Any]:
         domains = self.oracle.state.domain
@@ -304,6 +304,7 @@ class Comparison:
             assert isinstance(words, Words)
             seen, expected = ram[start:start + 4096].tobytes(), words.page(mfn).words
             self.compared["pages"] += 1
+            self.pages[mfn] = seen
             if seen != expected:
                 difference = self._page_difference(mfn, expected, seen)
                 if difference is not None:

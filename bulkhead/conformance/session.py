@@ -19,7 +19,7 @@ from bulkhead.conformance.guests import Batch, Given, Taken
 from bulkhead.conformance.machines import Twins
 from bulkhead.fuzz.coverage import Answer
 from bulkhead.fuzz.grammar import TABLE_GFN
-from bulkhead.fuzz.stimuli import Stimulus, called, show
+from bulkhead.fuzz.stimuli import Stimulus, called, give, show
 from bulkhead.fuzz.world import follow
 from bulkhead.oracle.machine import Observation as Expected
 from bulkhead.oracle.machine import Saved
@@ -34,7 +34,8 @@ from spec.state import State
 
 Rows = set[tuple[str, Any]]
 """Rows of the specification's tables, by table and key; of memory whole frames."""
-TABLES: Final = tuple(name for name, schema in schemas(State).items() if not schema.ghost)
+TABLES: Final = tuple(name for name, schema in schemas(State).items() if not schema.ghost and name != "copy_side")
+"""Those that last from call to call."""
 
 PREEMPTIONS: Final = 6
 """First checks for preemption that are tried in any case, where Xen ended a call as if it had been preempted."""
@@ -97,6 +98,8 @@ class Session:
         self.history: list[Stimulus] = []
         self.seen: list[Observation] = []
         self._twin_follows = True               # no call that Xen cut has ended otherwise than the twin foresaw
+        self._cuts: dict[int, dict[int, bytes]] = {}    # where one has, by its place in the batch: pages as they are
+        self._start = self.fast.snapshot()      # the twin when the last batch had been compared
 
     def prelude(self) -> Outcome:
         """Every domain maps its shared_info and its first grant frame, so that Xen's tables show where these are."""
@@ -161,7 +164,7 @@ class Session:
             difference = self._follow(each.stimulus, shown, choices, outcome)
             outcome.stuck += shown.kind == "stuck"
             if difference is not None and difference.what == "choice" and not (
-                    self._twin_follows and _foreseen(each, shown)):
+                    self._twin_follows and not self._cuts and _foreseen(each, shown)):
                 # the twin was wrong of what Xen did, not the specification; it is of no use any more
                 outcome.ended = "foresight"
                 return
@@ -179,8 +182,55 @@ class Session:
         outcome.ended = self.comparison.astray()
         if not outcome.ended:
             outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
-        if not outcome.ended and not self._twin_follows:
+        if not outcome.ended and not (self._twin_follows and self._twin_repeats(given)):
             outcome.ended = "foresight"
+        self._tell_twin()
+        self._cuts = {}
+        self._start = self.fast.snapshot()
+
+    def _note_cut(self, uncut: Saved, cut: Saved, rows: Rows) -> None:
+        """A call that Xen has cut is over: what differs from the same call in one go. The place in the batch is that of
+        the last stimulus of `history`.
+        """
+        pages = {key for name, key in rows if name == "word"}
+        words = uncut.state.word, cut.state.word
+        assert isinstance(words[0], Words)
+        assert isinstance(words[1], Words)
+        found = {mfn: words[1].page(mfn).words for mfn in pages if words[0].page(mfn).words != words[1].page(mfn).words}
+        others = [(saved.guests, saved.shapes, saved.listed) for saved in (uncut, cut)]
+        self._twin_follows &= others[0] == others[1] and all(
+            getattr(uncut.state, name)[key] == getattr(cut.state, name)[key] for name, key in rows if name != "word")
+        if found:
+            self._cuts[len(self.history)] = found
+
+    def _twin_repeats(self, given: Sequence[Given]) -> bool:
+        """The twin takes the batch again, with the pages as Xen's cuts left them: it foresees just the same.
+
+        If it does not, later stimuli of the batch were made for another machine than real Xen.
+        """
+        if not self._cuts:
+            return True
+        self.fast.restore(self._start)
+        names = {meant: name for name, meant in self.twins_names.items()}
+        for place, each in enumerate(given, len(self.history) - len(given) + 1):
+            seen = give(self.fast, each.stimulus)
+            first = None if seen.registers is None else seen.registers[0]
+            if each.foreseen != (seen.kind, first) or each.choices != seen.choices:
+                return False
+            for mfn, data in self._cuts.get(place, {}).items():
+                self.fast.memory.write(names.get(mfn, mfn), 0, data)
+        return True
+
+    def _tell_twin(self) -> None:
+        """Guest memory of the twin is made to hold what RAM does: Xen's frame numbers, and the time of day.
+
+        The guests' next calls may take it for arguments.
+        """
+        memory, names = self.fast.memory, {meant: name for name, meant in self.twins_names.items()}
+        for mfn, data in self.comparison.pages.items():
+            name = names.get(mfn, mfn)
+            if memory.read(name, 0, len(data)) != data:
+                memory.write(name, 0, data)
 
     def _read_tables(self) -> dict[int, dict[int, int]]:
         """What changed in Xen's tables; the machine stands still from now on, so that it takes no processor.
@@ -231,9 +281,10 @@ class Session:
                 if again is not None and self._differs(stimulus, again, seen) is None:
                     outcome.preempted += 1
                     difference, trail = None, list(oracle.trail)
-                    # an argument that its own call has changed is read again: what the twin foresaw is another machine
-                    self._twin_follows &= oracle.left_over() == left and _is_same(
-                        uncut, oracle.snapshot(), written | more)
+                    # an argument that its own call has changed is read again
+                    if oracle.left_over() != left:
+                        self._twin_follows = False
+                    self._note_cut(uncut, oracle.snapshot(), written | more)
                     break
             if difference is not None:
                 oracle.restore(before)
@@ -314,16 +365,6 @@ class Session:
         if difference is not None and stimulus[0] == "load" and expected.value is not None and seen.value is not None:
             return self.comparison.named(stimulus, expected.value, seen.value, difference)
         return difference
-
-
-def _is_same(one: Saved, other: Saved, rows: Rows) -> bool:
-    """Two states are the same, as far as these rows and what the specification leaves out are concerned."""
-    words = one.state.word, other.state.word
-    assert isinstance(words[0], Words)
-    assert isinstance(words[1], Words)
-    return (one.guests, one.shapes, one.listed) == (other.guests, other.shapes, other.listed) and all(
-        words[0].page(key).words == words[1].page(key).words if name == "word"
-        else getattr(one.state, name)[key] == getattr(other.state, name)[key] for name, key in rows)
 
 
 def _foreseen(given: Given, seen: Observation) -> bool:

@@ -145,3 +145,25 @@ def test_campaign__without_xens_symbols_compares_the_rest(installation, tmp_path
         assert twins.records is None
         assert session.prelude().disagreements == []
         assert session.comparison.whole() == []
+
+
+def test_twin__takes_a_batch_again_with_what_a_cut_call_has_left(installation):
+    with machine_of(configuration(Place("arm64-gicv2", 1)), installation) as machine:
+        twins = Twins(machine)
+        session = Session(twins)
+        session.prelude()
+        start, batch = session._start, Batch(twins)
+        program = Program(batch)
+        program.put(1, (TABLE_GFN << 12) + 8 * 40, struct.pack("<HHI", 1, 2, program.gfn(1, 0)))
+        program.map(2, [(SPARE_GFN, 2, 40, 1)])
+        after = twins.fast.snapshot()
+        assert session.run(batch.given).disagreements == []
+        calls = [place for place, each in enumerate(batch.given) if each.stimulus[0] == "hypercall"]
+        arguments = twins.fast.domains[2].p2m.find(batch.given[calls[-1]].stimulus[3][1] >> 12)[0]
+        before_call = len(session.history) - len(batch.given) + calls[-1]
+        # the arguments are as they were, or gone, just before the call
+        twins.fast.restore(after)
+        page = twins.fast.memory.read(arguments, 0, 4096)
+        for left, expected in ((None, True), (page, True), (bytes(4096), False)):
+            session._start, session._cuts = start, {} if left is None else {before_call: {arguments: left}}
+            assert session._twin_repeats(batch.given) is expected
