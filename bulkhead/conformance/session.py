@@ -150,10 +150,13 @@ class Session:
     def _compare(self, given: Sequence[Given], seen: Sequence[Observation], changed: dict[int, dict[int, int]],
                  outcome: Outcome) -> None:
         """The specification follows a batch, up to the first difference; then the tables, and memory."""
+        last_taken = {name: number for number, each in enumerate(given) for name in self._new_names(each)}
         for number, (each, shown) in enumerate(zip(given, seen, strict=True)):
             self.history.append(each.stimulus)
             self.seen.append(shown)
-            names = self._chosen(each.taken) if each.taken else {}
+            # a name that is taken again in this batch is another frame in Xen's tables by now
+            names = self._chosen(part for part in each.taken if all(
+                last_taken[name] == number for name in range(part.name, part.name + part.frames)))
             if any(part.name not in names and not self.twins.is_made_up(part.name) for part in each.taken):
                 # the twin has no name left that means nothing yet
                 outcome.ended = "names"
