@@ -117,8 +117,10 @@ def merged(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
             known = answers.get(key, {**row, "times": 0, "machines": []})
             machines = sorted({*known["machines"], *row["machines"]})
             answers[key] = {**row, "times": known["times"] + row["times"], "machines": machines}
-    left = None if any(made["unreached"] is None for made in documents) else [
-        row for row in documents[0]["unreached"] if (row["transition"], row["kind"], row["code"]) not in answers]
+    # a campaign without results of proofs beside it does not know what can be reached
+    known_left = [made["unreached"] for made in documents if made["unreached"] is not None]
+    left = None if not known_left else [
+        row for row in known_left[0] if (row["transition"], row["kind"], row["code"]) not in answers]
     return {
         "seed": ", ".join(dict.fromkeys(str(made["seed"]) for made in documents)), "stimuli": sum(stimuli.values()),
         "stimuli_by_machine": dict(sorted(stimuli.items())), "transitions": len({name for name, _, _ in answers}),

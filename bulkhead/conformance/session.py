@@ -154,6 +154,9 @@ class Session:
         for number, (each, shown) in enumerate(zip(given, seen, strict=True)):
             self.history.append(each.stimulus)
             self.seen.append(shown)
+            for name in self._new_names(each):
+                self.comparison.forget(name)
+                self.twins_names.pop(name, None)
             # a name that is taken again in this batch is another frame in Xen's tables by now
             names = self._chosen(part for part in each.taken if all(
                 last_taken[name] == number for name in range(part.name, part.name + part.frames)))
@@ -161,8 +164,6 @@ class Session:
                 # the twin has no name left that means nothing yet
                 outcome.ended = "names"
                 return
-            for name in self._new_names(each):
-                self.comparison.forget(name)
             choices = [(kind, names.get(name, name) if kind == "frame" else name) for kind, name in each.choices]
             difference = self._follow(each.stimulus, shown, choices, outcome)
             outcome.stuck += shown.kind == "stuck"
