@@ -241,6 +241,7 @@ OF_VERSION_2: Final = frozenset({
     "versions-go-round", "version-2-is-left", "transitive-grants", "parts-of-pages",
     "transitive-grants-change-while-in-use", "version-2-is-left-with-odd-entries", "entries-are-swapped",
     "version-2-is-left-while-a-status-frame-is-held", "version-2-is-left-with-two-status-frames",
+    "frames-of-a-table-are-mapped-at-one-place",
 })
 """Programs about grant tables of version 2."""
 
@@ -453,6 +454,24 @@ def version_2_is_left_while_a_status_frame_is_held(p: Program) -> None:
     p.foreign(1, 2, [(TABLE_GFN + 0x20, SPARE_GFN + 1)])
     p.version(2, 1)
     p.load(2, DOMU_BASE << 12)
+
+
+@_seed
+def frames_of_a_table_are_mapped_at_one_place(p: Program) -> None:
+    """Frames of entries and of status words, each tried at a second place, moved, and tried where the other one is."""
+    p.table(1)
+    p.version(1, 2)
+    status, entries = 1 << 31, 0
+    for idx, gfn in ((status, 0x20), (status, 0x21), (entries, 0x22), (entries, 0), (status, 0)):
+        p.add(1, abi.XENMAPSPACE_grant_table, idx, TABLE_GFN + gfn)
+    p.remove(1, TABLE_GFN)
+    for idx, gfn in ((entries, 0x22), (entries, 0x23), (status, 0x23)):
+        p.add(1, abi.XENMAPSPACE_grant_table, idx, TABLE_GFN + gfn)
+    p.remove(1, TABLE_GFN + 0x20)
+    for idx, gfn in ((entries, 0x20), (status, 0x21), (status, 0x20)):
+        p.add(1, abi.XENMAPSPACE_grant_table, idx, TABLE_GFN + gfn)
+    for gfn in (0, 0x20, 0x21, 0x22, 0x23):
+        p.load(1, TABLE_GFN + gfn << 12)
 
 
 @_seed

@@ -46,7 +46,7 @@ from bulkhead.fuzz.campaign import Campaign
 from bulkhead.fuzz.executors import SerialExecutor
 from bulkhead.fuzz.grammar import WEIGHTS
 from bulkhead.fuzz.job import Failure, Job, Result
-from bulkhead.fuzz.seeds import SEEDS, Program
+from bulkhead.fuzz.seeds import SEEDS, Program, suits
 from bulkhead.fuzz.world import FoundError, Single, broke
 from impl.boards.ram import Ram
 from impl.fast.machine import Config, Machine
@@ -437,6 +437,7 @@ def programs_for(flaw: Flaw) -> list[tuple[Scenario, str]]:
             # the machines that were not measured have their turn too
             ranked += [(1, turns[way.program], way.seconds, other, way.program)
                        for other in scenarios(BOARDS) if other not in MEASURED]
+    ranked = [each for each in ranked if suits(each[4], each[3])]
     ranked.sort(key=lambda each: each[:3])
     return list(dict.fromkeys((scenario, name) for *_, scenario, name in ranked))
 
