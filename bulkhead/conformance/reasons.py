@@ -39,6 +39,11 @@ STEPS: Final[dict[str, str]] = {
 """Reasons of every answer of a step."""
 
 
+_STOPS: Final = "stops the machine: tried by tests/conformance/test_failures.py alone"
+ENDS: Final[dict[str, str]] = {"add_to_physmap_batch": _STOPS, "cache_flush": _STOPS}
+"""Reasons of steps that end with Xen itself."""
+
+
 def reason(answer: Answer, transitions: dict[str, Any]) -> str:
     """Why real Xen is not seen to give an answer; empty if nothing is known against it.
 
@@ -50,7 +55,9 @@ def reason(answer: Answer, transitions: dict[str, Any]) -> str:
         return found
     if kind == "restart":
         return _PREEMPT
+    if kind == "crash" and name in ENDS:
+        return ENDS[name]
     return CODES.get((name, code)) or CODES.get(("*", code), "")
 
 
-__all__ = ["CODES", "NOT_TESTED", "STEPS", "reason"]
+__all__ = ["CODES", "ENDS", "NOT_TESTED", "STEPS", "reason"]
