@@ -16,7 +16,7 @@ SELF := --config-settings editable_mode=compat --editable
 PACKAGES := $(wildcard spec proofs bulkhead impl)
 ARGS ?=
 
-.PHONY: live help prove test reach mutants bench lint types docs check evidence audit fuzz walks mmu conformance-setup conformance vendor-boards pins clean
+.PHONY: help prove test reach mutants bench lint types docs check evidence audit fuzz walks mmu conformance-setup conformance live vendor-boards pins clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' \

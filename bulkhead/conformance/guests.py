@@ -131,6 +131,11 @@ class Given:
     forgets: int = 0
 
 
+def foreseen(seen: Observation) -> tuple[str, int | None]:
+    """How a stimulus ended, and register 0: what is looked at of it to tell whether a twin is right."""
+    return seen.kind, None if seen.registers is None else seen.registers[0]
+
+
 class Batch:
     """Stimuli in the making.
 
@@ -195,10 +200,10 @@ class Batch:
                           *(range(each.name, each.name + each.frames) for each in taken)):
             # it came free, and is another frame's from now on
             self.names.pop(name, None)
-        foreseen = seen.kind, None if seen.registers is None else seen.registers[0]
-        self.given.append(Given(stimulus, seen.choices, foreseen, taken,
+        shown = foreseen(seen)
+        self.given.append(Given(stimulus, seen.choices, shown, taken,
                                 max(there - len(self.machine.domains), 0)))
-        if kind == "hypercall" and foreseen == ("value", 0):
+        if kind == "hypercall" and shown == ("value", 0):
             self._forget_facts(domain, vcpu, stimulus[3])
         return seen
 
@@ -379,8 +384,8 @@ class Batch:
             if self.twins.is_made_up(mfn) and (place & 7 or mfn not in self.names):
                 # put together from pieces, it is no name that Xen has
                 return "name"
-            shown = {meant for name, meant in self.names.items() if frames.owner_of(name) is not None}
-            if frames.valid(mfn) and frames.owner_of(mfn) is None and mfn not in shown:
+            if frames.valid(mfn) and frames.owner_of(mfn) is None and not any(
+                    meant == mfn and frames.owner_of(name) is not None for name, meant in self.names.items()):
                 # perhaps a frame of a domain that was made at run time, or one that Xen has taken again meanwhile
                 return "name"
             line = self.machine.config.cache_line
@@ -533,4 +538,4 @@ ALONE: Final[dict[str, float]] = {name: weight for name, weight in CALM.items()
                                   if name not in {"limits", "build", "kill", "claim"}}
 """Weights for one domU alone: without what only dom0 may do."""
 
-__all__ = ["ALONE", "CALM", "LEFT_OUT", "Batch", "Given", "Guests", "Taken"]
+__all__ = ["ALONE", "CALM", "LEFT_OUT", "Batch", "Given", "Guests", "Taken", "foreseen"]

@@ -9,13 +9,13 @@ a table, or as the machine address that a grant's mapper is told. Two names neve
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
 from bulkhead.conformance.compare import Comparison
-from bulkhead.conformance.guests import Batch, Given, Taken
+from bulkhead.conformance.guests import Batch, Given, Taken, foreseen
 from bulkhead.conformance.machines import Twins
 from bulkhead.fuzz.coverage import Answer
 from bulkhead.fuzz.grammar import TABLE_GFN
@@ -150,11 +150,12 @@ class Session:
     def _compare(self, given: Sequence[Given], seen: Sequence[Observation], changed: dict[int, dict[int, int]],
                  outcome: Outcome) -> None:
         """The specification follows a batch, up to the first difference; then the tables, and memory."""
-        last_taken = {name: number for number, each in enumerate(given) for name in self._new_names(each)}
+        new = [self._new_names(each) for each in given]
+        last_taken = {name: number for number, names in enumerate(new) for name in names}
         for number, (each, shown) in enumerate(zip(given, seen, strict=True)):
             self.history.append(each.stimulus)
             self.seen.append(shown)
-            for name in self._new_names(each):
+            for name in new[number]:
                 self.comparison.forget(name)
                 self.twins_names.pop(name, None)
             # a name that is taken again in this batch is another frame in Xen's tables by now
@@ -168,7 +169,7 @@ class Session:
             difference = self._follow(each.stimulus, shown, choices, outcome)
             outcome.stuck += shown.kind == "stuck"
             if difference is not None and difference.what == "choice" and not (
-                    self._twin_follows and not self._cuts and _foreseen(each, shown)):
+                    self._twin_follows and not self._cuts and each.foreseen == foreseen(shown)):
                 # the twin was wrong of what Xen did, not the specification; it is of no use any more
                 outcome.ended = "foresight"
                 return
@@ -188,7 +189,8 @@ class Session:
             outcome.disagreements += [Disagreement(len(given), None, each) for each in found]
         if not outcome.ended and not (self._twin_follows and self._twin_repeats(given)):
             outcome.ended = "foresight"
-        self._tell_twin()
+        # Xen's frame numbers, and the time of day: the guests' next calls may take them for arguments
+        self._tell_twin(self.comparison.pages)
         self._cuts = {}
         self._start = self.fast.snapshot()
 
@@ -215,23 +217,19 @@ class Session:
         if not self._cuts:
             return True
         self.fast.restore(self._start)
-        names = {meant: name for name, meant in self.twins_names.items()}
         for place, each in enumerate(given, len(self.history) - len(given) + 1):
             seen = give(self.fast, each.stimulus)
-            first = None if seen.registers is None else seen.registers[0]
-            if each.foreseen != (seen.kind, first) or each.choices != seen.choices:
+            if each.foreseen != foreseen(seen) or each.choices != seen.choices:
                 return False
-            for mfn, data in self._cuts.get(place, {}).items():
-                self.fast.memory.write(names.get(mfn, mfn), 0, data)
+            self._tell_twin(self._cuts.get(place, {}))
         return True
 
-    def _tell_twin(self) -> None:
-        """Guest memory of the twin is made to hold what RAM does: Xen's frame numbers, and the time of day.
-
-        The guests' next calls may take it for arguments.
-        """
+    def _tell_twin(self, pages: Mapping[int, bytes]) -> None:
+        """Guest memory of the twin is made to hold this, by the specification's names of frames."""
+        if not pages:
+            return
         memory, names = self.fast.memory, {meant: name for name, meant in self.twins_names.items()}
-        for mfn, data in self.comparison.pages.items():
+        for mfn, data in pages.items():
             name = names.get(mfn, mfn)
             if memory.read(name, 0, len(data)) != data:
                 memory.write(name, 0, data)
@@ -369,12 +367,6 @@ class Session:
         if difference is not None and stimulus[0] == "load" and expected.value is not None and seen.value is not None:
             return self.comparison.named(stimulus, expected.value, seen.value, difference)
         return difference
-
-
-def _foreseen(given: Given, seen: Observation) -> bool:
-    """The twin showed what Xen shows."""
-    first = None if seen.registers is None else seen.registers[0]
-    return given.foreseen == (seen.kind, first)
 
 
 def for_xen(stimulus: Stimulus) -> XenStimulus:
