@@ -34,7 +34,7 @@ from spec.language import (
     two_state,
 )
 from spec.memory.p2m import is_any_ram
-from spec.state import ActiveGrant, CopySide, Mapping, P2mEntry, P2mType, Release, State, Status, Use
+from spec.state import DOMID_SELF, ActiveGrant, CopySide, Mapping, P2mEntry, P2mType, Release, State, Status, Use
 
 SOURCE = Index(0)
 """The side of a copy that is read; the other is written."""
@@ -384,6 +384,18 @@ def windows_are_those_of_the_grants(s: State, domain: DomId, vcpu: VcpuId, side:
 def both_domains_are_known(s: State, domain: DomId, vcpu: VcpuId) -> bool:
     """A copy has looked up both domains or none, so none is kept from its end by a copy that is over."""
     return s.copy_side[domain, vcpu, SOURCE].known == s.copy_side[domain, vcpu, Index(1)].known
+
+
+@invariant("INV-GNT-COPY-NAMED", over="copy_side", fulfils=("SR-GNT-11", "SR-GNT-13"))
+def copies_use_what_was_named(s: State, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
+    """The domain of a side of a copy is the one that the caller named, and a claim through a grant is on record
+    under its reference: so a later item that names the same is served by it, and no other.
+    """
+    row = s.copy_side[domain, vcpu, side]
+    return both(
+        implies(row.known, row.domain == ite(row.domid == DOMID_SELF, domain, row.domid)),
+        implies(row.granted, row.key % (1 << 32) == row.ref),
+    )
 
 
 # ---- devices

@@ -239,3 +239,10 @@ def repairs_add_nothing(old: State, new: State, actor: DomId, domain: DomId, gfn
             ),
         ),
     )
+
+
+@invariant("INV-FLUSH-CURSOR", over="vcpu", fulfils="SR-MEM-15")
+def flushes_begin_at_the_first_page(s: State, domain: DomId, vcpu: VcpuId) -> bool:
+    """No page counts as flushed while no flush is due: the next one leaves none out."""
+    row = s.vcpu[domain, vcpu]
+    return implies(neg(row.flush_due), row.flushed == 0)

@@ -11,7 +11,7 @@ import os
 import pathlib
 import random
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 
 import attrs
 from rich.console import Console
@@ -86,10 +86,10 @@ def main() -> int:
     known = {each.id for each in verdicts}
     left = {each.id: each for each in mutants if each.id not in known}
     out.print(f"{len(mutants)} mutants, {len(known)} verdicts from the record")
-    pool = ProcessPoolExecutor(max_workers=arguments.jobs, max_tasks_per_child=50)
+    # not ProcessPoolExecutor: in Python 3.11 it may wait for ever once its processes have done max_tasks_per_child
+    pool = get_context("spawn").Pool(arguments.jobs, maxtasksperchild=50)
     try:
-        for future in as_completed([pool.submit(kill, each) for each in left.values()]):
-            verdict = future.result()
+        for verdict in pool.imap_unordered(kill, left.values()):
             verdicts.append(verdict)
             ended = verdict.property or verdict.changes
             line = f"{verdict.killed_by:10} {verdict.seconds:6.1f} s  {verdict.id:44}"
@@ -100,7 +100,7 @@ def main() -> int:
     except KeyboardInterrupt:
         out.print(f"stopped: {len(verdicts)} of {len(mutants)} mutants were looked at")
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.terminate()
     return report(verdicts, out)
 
 

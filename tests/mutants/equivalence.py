@@ -5,8 +5,8 @@
 - ``call``: it does what a call of the same domain with one other argument does to that state, or what the same call
   does if a peer has stored another word by the time that it is read; so what it changes is which calls are refused, and
   whatever it leads to, the specification leads to as well.
-- ``deviated``: it makes a difference only where a deviation of Xen has happened before, on which the properties that
-  speak of it (``except_for``) make no claim.
+- ``deviated``: it makes a difference only where a deviation of Xen has happened before, or happens in every step of
+  the specification that is possible there; the properties that speak of it (``except_for``) make no claim then.
 - ``state``: anything else, and whatever could not be proved to be one of the above.
 
 Let p be a mutated path, and q the paths of the specification, for the same arguments or with one of them replaced.
@@ -103,7 +103,8 @@ def peers_said(names: set[str], other: str = "", value: int = 0) -> Iterator[Non
 class Comparison:
     """The steps that a mutant changes, against those of the specification."""
 
-    def __init__(self, theory: Theory, name: str, mutant: Mutant, until: float) -> None:
+    def __init__(self, theory: Theory, name: str, mutant: Mutant, until: float, *, exact: bool) -> None:
+        self._exact = exact
         self._proof = TransitionProof(theory, theory.transitions[name], limit=QUESTION)
         self._mutant, self._until = mutant, until
         self._known: dict[tuple[str, Any], Paths] = {}
@@ -117,6 +118,11 @@ class Comparison:
         return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
 
     def _path(self, path: Path, log: Log) -> str:
+        left = path.result.state is self._proof.before and not path.overflows
+        if left and not self._exact:
+            return ANSWER
+        if not self._proof._alive(path, log):
+            return SAME
         found = self._against(path, log, self._paths("", None))
         if found != OTHER_STATE:
             return found
@@ -134,18 +140,24 @@ class Comparison:
         return OTHER_STATE
 
     def _needs_deviation(self, path: Path, log: Log) -> bool:
-        """The path is taken only where a deviation has happened."""
+        """The path is taken only where a deviation has happened, or where the specification lets one happen."""
+        if "deviation" not in self._proof.theory.schemas:
+            return False
+        with recording() as rows:
+            flagged = self._flagged(self._proof.before)
+        if self._follows(path.conditions, [log, rows], flagged):
+            return True
+        return self._against(path, log, self._paths("", None), excused=True) != OTHER_STATE
+
+    def _flagged(self, state: Any) -> T.Term:
+        """A deviation has happened in this state."""
+        flags = columns(self._proof.theory.schemas["deviation"].row)
+
         def happened() -> Any:
-            row = self._proof.before.deviation[Index(0)]
+            row = state.deviation[Index(0)]
             return wrap(T.disjunction(*[lift(getattr(row, name), "bool") for name in flags]))
 
-        schema = self._proof.theory.schemas.get("deviation")
-        if schema is None:
-            return False
-        flags = columns(schema.row)
-        with recording() as rows:
-            flagged = lift(unbranched(happened), "bool")
-        return self._follows(path.conditions, [log, rows], flagged)
+        return lift(unbranched(happened), "bool")
 
     def _stays_in_range(self, path: Path, log: Log) -> bool:
         """No field can leave its range on the path."""
@@ -197,8 +209,11 @@ class Comparison:
                 self._proof.arguments = given
         return self._known[name, value]
 
-    def _against(self, p: Path, log: Log, paths: Paths) -> str:
-        """What the paths of the specification do where p is taken."""
+    def _against(self, p: Path, log: Log, paths: Paths, *, excused: bool = False) -> str:
+        """What the paths of the specification do where p is taken.
+
+        excused: only where no deviation has happened after them.
+        """
         if time.process_time() > self._until:
             return OTHER_STATE
         quick = self._twin(p, log, paths)
@@ -210,7 +225,7 @@ class Comparison:
             return OTHER_STATE
         found = SAME
         for q, its_log in meeting:
-            found = max(found, self._alike(p, log, q, its_log), key=ORDER.index)
+            found = max(found, self._alike(p, log, q, its_log, excused=excused), key=ORDER.index)
             if found == OTHER_STATE:
                 break
         return found
@@ -229,7 +244,7 @@ class Comparison:
                 return SAME if self._same_answer(p, q) is T.boolean(value=True) else ANSWER
         return OTHER_STATE
 
-    def _alike(self, p: Path, p_log: Log, q: Path, q_log: Log) -> str:
+    def _alike(self, p: Path, p_log: Log, q: Path, q_log: Log, *, excused: bool) -> str:
         conditions = [*p.conditions, *q.conditions]
         # do the two ever meet?
         if self._follows(conditions, [p_log, q_log], T.boolean(value=False)):
@@ -239,6 +254,8 @@ class Comparison:
         for table in _changed(p, q):
             with recording() as log:
                 goal = self._same_rows(table, p, q)
+                if excused:
+                    goal = T.disjunction(goal, self._flagged(q.result.state))
             if not self._follows(conditions, [p_log, q_log, log], goal):
                 return OTHER_STATE
         return SAME if self._follows(conditions, [p_log, q_log], self._same_answer(p, q)) else ANSWER
@@ -270,7 +287,7 @@ class Comparison:
                     a, b = lift(getattr(one, name), hint), lift(getattr(other, name), hint)
                     found.append(T.iff(a, b) if hint == "bool" else T.equal(a, b))
             same = T.conjunction(*found)
-            if table == "tlb":
+            if table == "tlb" and "present" in columns(schema.row):
                 same = T.disjunction(same, T.negate(lift(getattr(p.result.state, table)[key].present, "bool")))
             return wrap(same)
 
@@ -290,14 +307,15 @@ class Comparison:
         return False
 
 
-def compared(theory: Theory, names: list[str], mutant: Mutant, budget: float = 120.0) -> str:
+def compared(theory: Theory, names: list[str], mutant: Mutant, budget: float = 120.0, *, exact: bool = True) -> str:
     """How much a mutant changes, in all steps that can call the mutated function.
 
+    exact: else what changes nothing at all may be taken for something that only answers otherwise.
     budget: seconds of this processor's work; what is not known by then counts as ``state``.
     """
     found, until = SAME, time.process_time() + budget
     for name in names:
-        found = max(found, Comparison(theory, name, mutant, until).verdict(), key=ORDER.index)
+        found = max(found, Comparison(theory, name, mutant, until, exact=exact).verdict(), key=ORDER.index)
         if found == OTHER_STATE:
             break
     return found

@@ -174,7 +174,7 @@ def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
     elif killed_by == SURVIVED:
         killed_by = TEST if by_tests(mutant) else SURVIVED
         # what no step calls is asked by properties and tools: it only answers
-        changes = compared(chosen, names, mutant) if names else ANSWER
+        changes = compared(chosen, names, mutant, exact=killed_by == SURVIVED) if names else ANSWER
         if changes == SAME and killed_by == SURVIVED:
             killed_by = EQUIVALENT
     return Verdict(mutant.id, mutant.source, mutant.where, mutant.words, killed_by, found.property, found.transition,
