@@ -414,7 +414,7 @@ class TransitionProof:
             started = time.perf_counter()
             closure.grow(self.levels[level])
             goal.build += time.perf_counter() - started
-            line = self._decide(closure, goal, level)
+            line = self._of_known(closure, goal, level) or self._decide(closure, goal, level)
             if line is not None:
                 break
         assert line is not None
@@ -439,6 +439,25 @@ class TransitionProof:
         self.learnt.setdefault(goal.property, set()).update(known)
         return self._line(goal.number, goal.property, goal.path, goal.code, PROVED,
                           goal.build + time.perf_counter() - started - solving, solving, digest, level)
+
+    def _of_known(self, closure: Closure, goal: Goal, level: int) -> Obligation | None:
+        """At the last depth: try with those instances of all that are of the invariants which were enough before.
+
+        There are many instances by then, and most are of no use: the solver loses itself in them, in one place the
+        more so with each invariant that is added.  Fewer facts prove nothing that more do not.
+        """
+        known = self.hints.get(goal.property)
+        if known is None or self.theory.eager or level < len(self.levels) - 1:
+            return None
+        given, pool = closure.assertions[:closure.given], closure.assertions[closure.given:]
+        few = [fact for i, fact in enumerate(pool) if closure.used[i] in known]
+        verdict, seconds, digest = self._ask(T.smtlib([*given, T.negate(goal.goal), *few]), HINT_LIMIT)
+        goal.solve += seconds
+        if verdict != UNSAT:
+            return None
+        self.learnt.setdefault(goal.property, set()).update(known)
+        return self._line(goal.number, goal.property, goal.path, goal.code, PROVED, goal.build, goal.solve, digest,
+                          level)
 
     def _decide(self, closure: Closure, goal: Goal, level: int) -> Obligation | None:
         started = time.perf_counter()

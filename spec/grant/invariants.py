@@ -388,14 +388,11 @@ def both_domains_are_known(s: State, domain: DomId, vcpu: VcpuId) -> bool:
 
 @invariant("INV-GNT-COPY-NAMED", over="copy_side", fulfils=("SR-GNT-11", "SR-GNT-13"))
 def copies_use_what_was_named(s: State, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
-    """The domain of a side of a copy is the one that the caller named, and a claim through a grant is on record
-    under its reference: so a later item that names the same is served by it, and no other.
+    """The domain of a side of a copy is the one that the caller named: a later item that names the same is served from
+    it, and no other.
     """
     row = s.copy_side[domain, vcpu, side]
-    return both(
-        implies(row.known, row.domain == ite(row.domid == DOMID_SELF, domain, row.domid)),
-        implies(row.granted, row.key % (1 << 32) == row.ref),
-    )
+    return implies(row.known, row.domain == ite(row.domid == DOMID_SELF, domain, row.domid))
 
 
 # ---- devices
@@ -483,6 +480,23 @@ def devices_reach_what_is_mapped(old: State, new: State, actor: DomId, domain: D
     return both(
         implies(begins, both(one_of(row.type, P2mType.IOMMU_MAP_RO, P2mType.IOMMU_MAP_RW), row.mfn == mfn)),
         implies(begins_to_write, both(row.type == P2mType.IOMMU_MAP_RW, row.mfn == mfn)),
+    )
+
+
+@two_state("TWO-GNT-DEVICE-KEPT", over="device_use", fulfils="SR-GNT-8")
+def devices_keep_what_they_reach(old: State, new: State, actor: DomId, domain: DomId, mfn: Mfn) -> bool:
+    """When a grant mapping of a frame comes or goes and others stay, so do the rights of the devices: what is entered
+    one to one, or has taken its place, is left alone, unless it is itself what is mapped or unmapped by that address.
+    """
+    before, after = old.device_use[domain, mfn], new.device_use[domain, mfn]
+    earlier, later = old.p2m[domain, Gfn(mfn)], new.p2m[domain, Gfn(mfn)]
+    changes = either(before.readers != after.readers, before.writers != after.writers)
+    stays = both(before.readers + before.writers > 0, after.readers + after.writers > 0,
+                 (before.writers > 0) == (after.writers > 0))
+    return implies(
+        both(changes, stays, later.type != P2mType.INVALID,
+             neg(one_of(later.type, P2mType.GRANT_MAP_RW, P2mType.GRANT_MAP_RO))),
+        both(earlier.type == later.type, earlier.mfn == later.mfn),
     )
 
 

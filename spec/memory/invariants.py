@@ -7,11 +7,13 @@ change them.
 from __future__ import annotations
 
 from spec.domain.privilege import may_act_on
+from spec.grant.access import is_pinned
 from spec.grant.invariants import holds_page
 from spec.language import (
     Boolean,
     DomId,
     Gfn,
+    GrantRef,
     Index,
     Mfn,
     both,
@@ -35,7 +37,7 @@ from spec.memory.frames import (
     is_release_of,
 )
 from spec.memory.p2m import DEVICE, FOREIGN, RAM, is_executable, is_live, is_writable
-from spec.state import FIRST_RESERVED, NOBODY, P2mType, State, Status, Use
+from spec.state import FIRST_RESERVED, NOBODY, ActiveGrant, P2mEntry, P2mType, State, Status, Use
 
 MOST_MAPPED_AT_ONCE = 64
 """Guest frames that one call may map to a device."""
@@ -281,6 +283,29 @@ def owners_change_through_the_heap(old: State, new: State, actor: DomId, mfn: Mf
                 old.domain[after.owner].status == Status.ALIVE, may_act_on(old, actor, after.owner),
                 neg(after.unclean), neg(after.dirty),
             ),
+        ),
+    )
+
+
+def _uses(row: ActiveGrant, _granter: DomId, _ref: GrantRef, user: DomId, mfn: Mfn) -> Boolean:
+    return both(is_pinned(row), row.domid == user, row.mfn == mfn)
+
+
+def _maps(row: P2mEntry, domain: DomId, _gfn: Gfn, user: DomId, mfn: Mfn) -> Boolean:
+    return both(domain == user, is_live(row), row.mfn == mfn)
+
+
+@two_state("TWO-FRAME-CLEANED", over="frame", fulfils="SR-MEM-12")
+def caches_are_cleaned_by_users(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
+    """What the caches alone hold of a domain's page is written back, or dropped, only on behalf of a domain that may
+    act on the owner, has the page in use through a grant, or has it mapped.
+    """
+    before, after = old.frame[mfn], new.frame[mfn]
+    return implies(
+        both(is_taken(old, mfn), before.owner == after.owner, before.unclean, neg(after.unclean)),
+        either(
+            may_act_on(old, actor, before.owner),
+            count(old.active_grant, _uses, actor, mfn) > 0, count(old.p2m, _maps, actor, mfn) > 0,
         ),
     )
 
