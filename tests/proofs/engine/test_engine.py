@@ -73,6 +73,27 @@ def test_mutant__dies_with_a_counterexample_that_the_plain_toy_confirms(
     assert len([row for t in theory.schemas for row in getattr(found.state, t).items()]) <= 3
 
 
+EVERYTHING = ["references", "pages", "mapped_is_owned", "within_limit", "only_own", "count", "every"]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "property_"), MUTANTS)
+def test_hints__lead_no_mutant_to_a_proof(name: str, old: str, new: str, property_: str) -> None:
+    """Whatever was enough before, and at each depth at which it is tried."""
+    theory = toy.theory(changed(name, old, new))
+    for known in ([], ["references"], EVERYTHING):
+        lines = TransitionProof(theory, theory.transitions[name], hints=dict.fromkeys(EVERYTHING, known)).run()
+        assert FAILED in {line.verdict for line in lines if line.property == property_}
+
+
+@pytest.mark.parametrize("name", ["populate", "map_page", "clear_range", "drop", "release"])
+def test_hints__that_are_wrong_cost_no_proof(name: str) -> None:
+    """What does not follow from the invariants noted is proved from all of them."""
+    theory = toy.theory()
+    for known in ([], ["within_limit"], EVERYTHING):
+        lines = TransitionProof(theory, theory.transitions[name], hints=dict.fromkeys(EVERYTHING, known)).run()
+        assert {line.verdict for line in lines} <= GOOD
+
+
 # ---- the engine's own mutants: each removes one thing that makes it sound or complete
 
 
@@ -100,6 +121,8 @@ def test_engine_mutant__ignoring_unknown_would_call_it_proved(monkeypatch: pytes
     monkeypatch.setitem(SOLVERS, "z3", lambda text, **_: Answer("unknown", 0.0, "z3"))
     monkeypatch.setattr(Growing, "check", lambda _self, _lines: "unknown")
     assert "unknown" in verdicts(theory, "drop").values()
+    hinted = TransitionProof(theory, theory.transitions["drop"], hints=dict.fromkeys(EVERYTHING, EVERYTHING)).run()
+    assert "unknown" in {line.verdict for line in hinted}
 
 
 def test_engine_mutant__a_missed_path_lets_a_mutant_live(monkeypatch: pytest.MonkeyPatch) -> None:
