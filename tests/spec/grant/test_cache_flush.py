@@ -7,7 +7,7 @@ import pytest
 from spec.errors import EILSEQ, EINVAL, EPERM
 from spec.grant.cache import CHUNK, cache_flush, cache_flush_repaired
 from spec.language import U16, U32, U64, GrantRef, Index, Kind, Mfn, Outcome, put
-from spec.state import NOBODY, State
+from spec.state import NOBODY, State, Status
 from tests.spec.machine import (
     ADDRESS,
     FREE,
@@ -17,6 +17,7 @@ from tests.spec.machine import (
     OTHER,
     XEN,
     frame_of,
+    grant_frame_of,
     grant_v1,
     machine,
     mapped_grant,
@@ -109,6 +110,13 @@ def test_cache_flush__refuses_a_frame_that_nobody_owns(mfn: Mfn) -> None:
     assert flush(machine(), mfn).code == -EPERM
 
 
+@pytest.mark.parametrize("status", [Status.BUILDING, Status.UNLISTED])
+def test_cache_flush__refuses_a_frame_of_a_domain_that_cannot_be_looked_up(status: Status) -> None:
+    """Of a domain that is not there yet, or not any more, nobody is asked for a grant."""
+    s = put(machine(), "domain", GRANTER, status=status)
+    assert flush(s, grant_frame_of(GRANTER)).code == -EPERM
+
+
 def test_cache_flush__refuses_a_frame_with_too_many_references() -> None:
     s = machine(reference_limit=2)
     assert flush(s, frame_of(MAPPER)).code == -EPERM
@@ -158,6 +166,15 @@ def large() -> State:
 def test_cache_flush__looks_at_4096_grants_at_a_time() -> None:
     outcome = flush(large(), frame_of(GRANTER))
     assert (outcome.kind, outcome.output) == (Kind.RESTART, {"cursor": CHUNK})
+
+
+def test_cache_flush__looks_no_further_than_the_table() -> None:
+    """A table of eight frames has 4096 entries, all of which were looked at."""
+    s = with_domain(machine(), GRANTER, max_grant_frames=16)
+    for number in range(1, 8):
+        s = with_grant_frame(s, GRANTER, number)
+    outcome = flush(s, frame_of(GRANTER))
+    assert (outcome.kind, outcome.code) == (Kind.REFUSED, -EINVAL)
 
 
 def test_cache_flush__goes_on_where_the_cursor_says() -> None:

@@ -176,6 +176,11 @@ def test_copy_claim_page__takes_a_reference_and_gives_it_back() -> None:
     assert [each.frame[frame_of(MAPPER)].references for each in (held, after)] == [2, 1]
 
 
+def test_copy_claim_page__notes_the_frame_number_that_was_given() -> None:
+    """A later item that names the same frame number is served from the page that is claimed."""
+    assert claim_page(begun(), PAGE + 1).state.copy_side[MAPPER, CPU, DESTINATION].key == PAGE + 1
+
+
 def test_copy_claim_page__reaches_another_domain_that_was_looked_up_for_a_grant() -> None:
     outcome = claim_page(begun(machine()), PAGE, SOURCE)
     assert outcome.state.copy_side[MAPPER, CPU, SOURCE].mfn == frame_of(GRANTER)
@@ -309,6 +314,12 @@ def test_copy_claim_grant_repaired__refuses_that() -> None:
     assert not outcome.state.deviation[Index(0)].dev11
 
 
+def test_copy_claim_grant_repaired__to_write_accepts_the_page_on_record() -> None:
+    """Nothing is mixed if the entry names the page that is in use for reading."""
+    s = towards(mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE, readonly=True))
+    assert sound(copy_claim_grant_repaired(s, MAPPER, CPU, DESTINATION, REF), s, MAPPER).code == 0
+
+
 # ---- transitive grants
 
 
@@ -400,6 +411,24 @@ def test_copy_claim_nested__does_not_mark_a_second_transitive_grant_that_is_in_u
     s = ask(begun(s) if side == SOURCE else towards(s), side).state
     outcome = copy_claim_nested(s, MAPPER, CPU, side)
     assert (outcome.kind, outcome.code, outcome.state) == (Kind.REFUSED, GNTST_GENERAL_ERROR, s)
+
+
+def test_copy_claim_nested__marks_a_second_transitive_grant_that_is_only_read_so_far() -> None:
+    """To write through it, its entry is marked before it is refused; the mark that it is read stays."""
+    s = mapped_grant(passed_on(), OTHER, BEHIND, GRANTER, 0, HOLE, readonly=True)
+    s = transitive(s, OTHER, BEHIND, GRANTER, DOM0, 1)
+    s = ask(towards(store(s, *place_status(s, OTHER, BEHIND), 0)), DESTINATION).state
+    outcome = copy_claim_nested(s, MAPPER, CPU, DESTINATION)
+    word = outcome.state.word[place_status(s, OTHER, BEHIND)].raw
+    assert (outcome.kind, outcome.code, word) == (
+        Kind.PARTIAL, GNTST_GENERAL_ERROR, encode(fields(StatusV2, reading0=True)),
+    )
+
+
+def test_copy_abandon__ends_the_claim() -> None:
+    """Nothing is left to be given back, so the domains can be forgotten."""
+    s = ask(begun(passed_on())).state
+    assert copy_forget(copy_abandon(s, MAPPER, CPU, SOURCE).state, MAPPER, CPU).kind is Kind.DONE
 
 
 def test_copy_abandon__takes_the_marks_back() -> None:

@@ -390,6 +390,15 @@ def test_map__leaves_devices_the_right_to_write_when_a_read_only_mapping_follows
     assert after.p2m[DOM0, Gfn(frame_of(GRANTER))].type == P2mType.IOMMU_MAP_RW
 
 
+def test_map__leaves_what_has_taken_the_place_of_a_device_mapping_when_another_to_read_follows() -> None:
+    """Devices were given the right to read already: it is not entered a second time."""
+    s = map_it(direct(), caller=DOM0, flags=Word(HOST | READONLY)).state
+    s = with_row(s, DOM0, Gfn(frame_of(GRANTER)), frame_of(DOM0), P2mType.RAM_RW)
+    after = map_it(s, caller=DOM0, handle=Handle(4), flags=Word(HOST | READONLY)).state
+    row = after.p2m[DOM0, Gfn(frame_of(GRANTER))]
+    assert (row.type, row.mfn) == (P2mType.RAM_RW, frame_of(DOM0))
+
+
 def test_map__refuses_a_device_count_that_is_full_and_leaves_nothing_mapped() -> None:
     s = put(direct(), "device_use", (DOM0, frame_of(GRANTER)), writers=(1 << 31) - 1)
     outcome = map_it(s, caller=DOM0)
@@ -420,6 +429,13 @@ def retyped(s: State, **fields: Any) -> State:
 
 def test_map__to_write_looks_at_no_type_of_a_grant_in_use() -> None:
     s = retyped(mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE, readonly=True), type=ACCEPT_TRANSFER)
+    assert sound(map_it(s, host_addr=U64((HOLE + 1) * ADDRESS)), s, MAPPER).code == 0
+
+
+def test_map__to_write_looks_at_no_type_of_a_grant_in_use_under_version_2() -> None:
+    """What was accepted at the first use is not asked again, whichever the version."""
+    s = mapped_grant(granted(2), GRANTER, REF, MAPPER, 0, HOLE, readonly=True)
+    s = grant_v2(s, GRANTER, REF, MAPPER, type=ACCEPT_TRANSFER)
     assert sound(map_it(s, host_addr=U64((HOLE + 1) * ADDRESS)), s, MAPPER).code == 0
 
 

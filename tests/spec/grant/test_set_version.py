@@ -8,6 +8,7 @@ from spec.errors import EBUSY, EINVAL, ENOMEM, ENOSYS, ERANGE
 from spec.grant.entries import (
     ACCEPT_TRANSFER,
     PERMIT_ACCESS,
+    TRANSITIVE,
     EntryV1,
     HeadV2,
     StatusV2,
@@ -146,6 +147,11 @@ def test_set_version__refuses_version_1_while_a_reserved_entry_names_a_large_fra
 def test_set_version__takes_the_largest_frame_that_version_1_can_name() -> None:
     s = grant_v2(machine(version=2), GRANTER, 0, MAPPER, gfn=Gfn((1 << 32) - 1))
     assert change(s, 1).kind is Kind.RESTART
+
+
+def test_set_version__to_2_does_not_mind_how_entries_of_version_1_would_read() -> None:
+    """Only a change to version 1 asks whether an entry is transitive."""
+    assert change(grant_v1(machine(), GRANTER, 0, MAPPER, type=TRANSITIVE), 2).kind is Kind.RESTART
 
 
 def test_set_version__does_not_mind_such_entries_beyond_the_reserved_ones() -> None:

@@ -83,9 +83,11 @@ def test_invalidate__leaves_a_root_of_level_0_alone() -> None:
     assert all(valid(invalidate_root(machine(root_level=0), MAPPER)))
 
 
-def test_invalidate__leaves_the_second_page_of_a_root_alone() -> None:
-    s = with_page(machine(), MAPPER, ABOVE, Mfn(frame_of(MAPPER) + 100))
-    assert invalidate_root(s, MAPPER).p2m[MAPPER, ABOVE].hardware
+@pytest.mark.parametrize("gfn", [Gfn(ROOT_PAGE), ABOVE])
+def test_invalidate__leaves_the_second_page_of_a_root_alone(gfn: Gfn) -> None:
+    """From its first guest frame on."""
+    s = with_page(machine(), MAPPER, gfn, Mfn(frame_of(MAPPER) + 100))
+    assert invalidate_root(s, MAPPER).p2m[MAPPER, gfn].hardware
 
 
 # ---- faults
@@ -117,6 +119,13 @@ def test_fault__repairs_the_one_page() -> None:
     after = sound(translation_fault(s, MAPPER, PAGE, at_leaf=True, order=0), s, MAPPER).state
     assert [True] + [False] * (PAGES - 1) == valid(after)
     assert s.p2m[MAPPER, PAGE].mfn == after.p2m[MAPPER, PAGE].mfn
+
+
+def test_fault__repairs_the_highest_mapping() -> None:
+    """The highest guest frame that was ever mapped is not beyond it."""
+    s = invalidate_root(machine(), MAPPER)
+    after = sound(translation_fault(s, MAPPER, Gfn(PAGE + PAGES - 1), at_leaf=True, order=0), s, MAPPER).state
+    assert [False] * (PAGES - 1) + [True] == valid(after)
 
 
 def test_fault__repairs_a_whole_block() -> None:

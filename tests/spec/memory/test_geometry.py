@@ -41,7 +41,8 @@ def test_of_vtcr__reads_the_register(vtcr, arm32, expected):
 
 
 @pytest.mark.parametrize(("vtcr", "arm32", "words"), [
-    (0x8004_7594, False, "granule"), (0x8007_3594, False, "more than 48"), (0x8005_35D0, False, "does not start"),
+    (0x8004_7594, False, "granule"), (0x8006_3594, False, "more than 48"),
+    (0x8007_3594, False, "more than 48"), (0x8005_35D0, False, "does not start"),
     # 44 bits from level 1: 32 root pages
     (0x8004_3554, False, "does not start"),
     (0x8000_3548, True, "sign bit"), (0x8000_3598, True, "does not start"),
@@ -80,6 +81,12 @@ def test_allowed__not_what_the_architecture_forbids(bits, level):
 def test_check__refuses_a_wrong_number_of_root_pages():
     with pytest.raises(SpecificationError):
         check(Geometry(40, 1, 1))
+
+
+def test_check__refuses_what_the_architecture_forbids():
+    """39 bits need one root page at level 0, but no walk of 39 bits starts there."""
+    with pytest.raises(SpecificationError):
+        check(Geometry(39, 0, 1))
 
 
 def test_index__of_each_level():

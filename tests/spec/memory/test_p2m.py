@@ -8,6 +8,7 @@ from spec.errors import EILSEQ, EINVAL, ENOENT, ENOMEM
 from spec.language import U8, DomId, Gfn, Index, Kind, Mfn, put
 from spec.language.outcomes import IllegalChoice
 from spec.memory.p2m import (
+    MOST_TABLES,
     cache_mapping,
     insert_page,
     insert_range,
@@ -224,6 +225,17 @@ def test_remove__takes_a_device_whatever_frame_was_named() -> None:
 def test_remove__clears_the_valid_bit() -> None:
     row = remove_page(machine(), MAPPER, PAGE, frame_of(MAPPER), tables_left=True).state.p2m[MAPPER, PAGE]
     assert (P2mType.INVALID, False) == (row.type, row.hardware)
+
+
+@pytest.mark.parametrize(("pool_free", "illegal"), [(MOST_TABLES - 1, False), (MOST_TABLES, True)])
+def test_remove__lacks_a_table_only_if_the_pool_has_too_few(pool_free: int, illegal: bool) -> None:
+    """Six free pages are enough for whatever tables one page may take; five may be too few."""
+    s = put(machine(), "domain", MAPPER, pool_free=pool_free)
+    if illegal:
+        with pytest.raises(IllegalChoice):
+            remove_page(s, MAPPER, PAGE, frame_of(MAPPER), tables_left=False)
+    else:
+        assert remove_page(s, MAPPER, PAGE, frame_of(MAPPER), tables_left=False).code == -ENOMEM
 
 
 def test_remove__forgets_where_a_shared_page_was() -> None:

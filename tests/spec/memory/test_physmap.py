@@ -102,6 +102,11 @@ def test_add__refuses_a_cursor_above_16_bits() -> None:
     assert add(machine(), cursor=1 << 16, domain=UNKNOWN).code == -EDOM
 
 
+def test_add__takes_a_cursor_of_16_bits() -> None:
+    """The largest cursor fits the size, and is looked at with it."""
+    assert add(machine(), space=SPACE_GMFN_RANGE, size=1, cursor=(1 << 16) - 1).code == -EILSEQ
+
+
 def test_add__refuses_pages_of_another_domain() -> None:
     assert add(machine(), space=SPACE_GMFN_FOREIGN, domain=UNKNOWN).code == -ENOSYS
 
@@ -182,6 +187,18 @@ def test_add_shared_info__refuses_a_dying_domain() -> None:
 
 def test_add_shared_info__refuses_a_guest_frame_beyond_the_root() -> None:
     assert add(machine(), gfn=1 << 28).code == -EINVAL
+
+
+def test_add_shared_info__tells_of_a_dying_domain_before_the_end_of_the_root() -> None:
+    """A domain that is being destroyed has no memory for tables, wherever the page was to go."""
+    s = put(machine(), "domain", GRANTER, status=Status.DYING)
+    assert add(s, caller=DOM0, domain=GRANTER, gfn=1 << 28).code == -ENOMEM
+
+
+def test_add_shared_info__tells_of_the_end_of_the_root_before_missing_tables() -> None:
+    """Beyond the root no table is looked for, so none is missing."""
+    s = put(machine(), "domain", MAPPER, pool_free=0)
+    assert add(s, gfn=1 << 28, tables_left=False).code == -EINVAL
 
 
 def test_add_shared_info__fails_without_table_pages() -> None:

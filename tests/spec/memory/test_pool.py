@@ -54,6 +54,12 @@ def test_set_size__takes_a_frame_of_the_heap() -> None:
     assert (Use.TABLE, 63) == (outcome.state.frame[FREE].use, outcome.state.heap[HEAP].free)
 
 
+def test_set_size__writes_a_cleared_frame_back_to_memory() -> None:
+    """What was in the caches alone of a frame is not left there when it becomes a page for tables."""
+    s = put(machine(), "frame", FREE, unclean=True)
+    assert not sound(resize(s, POOL + 1), s, DOM0).state.frame[FREE].unclean
+
+
 def test_set_size__gives_an_unused_page_back_to_be_scrubbed() -> None:
     s = machine()
     page = pool_frame_of(GRANTER)

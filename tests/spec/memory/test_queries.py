@@ -126,6 +126,11 @@ def test_exchange__refuses_a_node_that_the_machine_has_not_to_a_control_domain()
     assert swap(machine(), caller=DOM0, flags=U32(2 << 8)).code == -EINVAL
 
 
+def test_exchange__takes_node_0_from_a_control_domain() -> None:
+    """The number of a node is one more than the node: 1 names the only one that there is."""
+    assert swap(machine(), caller=DOM0, flags=U32(1 << 8)).code == -EOPNOTSUPP
+
+
 def test_exchange__takes_a_node_as_a_hint_from_others() -> None:
     assert swap(machine(), flags=U32(2 << 8)).code == -EOPNOTSUPP
 

@@ -221,6 +221,11 @@ def test_increase__refuses_a_dying_domain() -> None:
     assert increase(s, caller=DOM0, domain=GRANTER).code == -ENOMEM
 
 
+def test_increase__of_the_callers_largest_order_lacks_memory_alone() -> None:
+    """512 pages may be asked for, but there are not so many."""
+    assert increase(machine(), order=9).code == -ENOMEM
+
+
 def test_increase__maps_nothing() -> None:
     s = machine()
     after = sound(increase(s, order=1), s, MAPPER).state

@@ -9,7 +9,7 @@ from spec.language.outcomes import IllegalChoice, Kind
 from spec.memory.descriptors import Access, Descriptor, leaf
 from spec.memory.geometry import Geometry, every_geometry
 from spec.memory.tables import ONE, Phase, TableState, Use, found, gfn_of, same_block, translated, word_at
-from spec.memory.walk import Fault
+from spec.memory.walk import Fault, Found
 from spec.state import P2mType
 from tests.spec.memory.world import FIRST, POOL, A, B, at, boot, broken, step, wander, with_root, with_tables
 
@@ -124,6 +124,13 @@ def test_insert__a_monitor_does_not_move_a_page_without_a_flush():
 def test_insert__refuses_what_the_root_does_not_cover():
     s = with_root(boot(TWO_ROOTS), A)
     assert 22 == refused(s, "insert_leaf", domain=A, **at(2, 0, 0, 0), level=1, frame=FRAME, kind=1, access=Access.RWX)
+
+
+def test_found__nothing_beyond_the_root():
+    """What lies behind the last root page is no table of the domain, even if it reads like one."""
+    s = with_root(boot(TWO_ROOTS), A)
+    s = put(s, "cell", (Mfn(POOL[0] + 2), Index(0)), raw=encode(leaf(FRAME, P2mType.RAM_RW, Access.RWX, 1)))
+    assert Found() == found(s, A, gfn_of(*map(Index, (2, 0, 0, 0))))
 
 
 def test_insert__refuses_a_domain_without_tables():

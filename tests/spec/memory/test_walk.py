@@ -159,6 +159,19 @@ def test_leaves__below_an_invalid_table_are_out_of_the_hardwares_reach():
     assert [(0, True, False, Fault.TRANSLATION)] == found
 
 
+@pytest.mark.parametrize("level", [0, 3])
+def test_leaves__a_block_where_there_is_none_is_out_of_the_hardwares_reach(level):
+    """A valid word of the form of a block maps nothing at levels 0 and 3."""
+    memory = Memory().map(FLAT, 0, evolve(ram(), table=False), level)
+    assert [(level, Fault.TRANSLATION)] == [(each.level, each.fault) for each in leaves(memory, ROOT, FLAT)]
+
+
+def test_leaves__a_word_that_is_neither_valid_nor_live_is_passed_over():
+    """What is left of a frame number in such a word maps nothing."""
+    memory = Memory().map(FLAT, 0, evolve(ram(), valid=False, type=0))
+    assert [] == list(leaves(memory, ROOT, FLAT))
+
+
 def test_leaves__second_root_page_follows_the_first():
     shape = Geometry(40, 1, 2, 40)
     found = list(leaves(Memory().map(shape, 1 << 27, ram()), ROOT, shape))
