@@ -295,6 +295,22 @@ def test_copy_claim_grant__of_a_grant_in_use_takes_the_frame_on_record() -> None
     assert held.copy_side[MAPPER, CPU, SOURCE].mfn == frame_of(GRANTER)
 
 
+@pytest.mark.parametrize("now", [{"readonly": True}, {"type": 0}])
+def test_copy_claim_grant__of_a_grant_in_use_to_write_does_not_look_at_its_entry_again(now: dict[str, Any]) -> None:
+    """The granter has made the entry read-only, or has taken the grant back, since it was mapped writable."""
+    s = mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE)
+    outcome = claim(towards(grant_v1(s, GRANTER, REF, MAPPER, **now)), DESTINATION)
+    assert (outcome.code, pins(outcome.state)) == (0, (2, 0))
+
+
+def test_copy_claim_grant__to_write_refuses_an_entry_that_names_another_domains_page_by_now() -> None:
+    """In use for reading: where the entry points to now must still be the granter's own memory."""
+    s = mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE, readonly=True)
+    s = with_row(s, GRANTER, HOLE, frame_of(OTHER), P2mType.MAP_FOREIGN_RW)
+    outcome = claim(towards(grant_v1(s, GRANTER, REF, MAPPER, gfn=HOLE)), DESTINATION)
+    assert (outcome.kind, outcome.code) == (Kind.PARTIAL, GNTST_BAD_PAGE)
+
+
 def rewritten() -> State:
     """The mapper has the granter's first page mapped read-only; the granter has put its second into the entry."""
     s = mapped_grant(granted(), GRANTER, REF, MAPPER, 0, HOLE, readonly=True)
@@ -455,6 +471,16 @@ def test_copy_finish_transitive__starts_again_if_the_grant_came_into_use_meanwhi
     s = copy_claim_nested(ask(begun(passed_on())).state, MAPPER, CPU, SOURCE).state
     s = put(s, "active_grant", (GRANTER, REF), host_readers=1, domid=MAPPER)
     assert copy_finish_transitive(s, MAPPER, CPU, SOURCE).kind is Kind.RESTART
+
+
+def test_copy_finish_transitive__shares_a_grant_in_use_that_means_the_same() -> None:
+    """A second virtual CPU copies through the grant while the first one holds it."""
+    second = VcpuId(1)
+    s = copy_domains(held_through(passed_on()), MAPPER, second, GRANTER, True, DOMID_SELF, False).state
+    s = copy_claim_transitive(s, MAPPER, second, SOURCE, REF).state
+    s = copy_claim_nested(s, MAPPER, second, SOURCE).state
+    outcome = sound(copy_finish_transitive(s, MAPPER, second, SOURCE), s, MAPPER)
+    assert (outcome.kind, pins(outcome.state)) == (Kind.DONE, (0, 2))
 
 
 def test_copy_finish_transitive__starts_again_if_the_version_was_changed_meanwhile() -> None:

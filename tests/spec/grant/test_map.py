@@ -14,6 +14,7 @@ from spec.errors import (
     GNTST_NO_SPACE,
     GNTST_PERMISSION_DENIED,
 )
+from spec.grant.device import enter_for_devices
 from spec.grant.entries import ACCEPT_TRANSFER, TRANSITIVE, EntryV1, StatusV2, place_status, place_v1, place_v2
 from spec.grant.map import map_grant_ref
 from spec.language import (
@@ -405,6 +406,15 @@ def test_map__refuses_a_device_count_that_is_full_and_leaves_nothing_mapped() ->
     assert outcome.code == GNTST_GENERAL_ERROR
     assert outcome.state.p2m[DOM0, HOLE].type == P2mType.INVALID
     assert outcome.state.frame[frame_of(GRANTER)].references == 1
+
+
+def test_map__enters_no_frame_for_devices_that_is_beyond_the_root_table() -> None:
+    """What could not be entered is not counted, whatever the reason why it could not."""
+    s = put(direct(), "settings", Index(0), root_pages=frame_of(GRANTER))
+    outcome = enter_for_devices(s, DOM0, frame_of(GRANTER), readonly=False)
+    assert (outcome.code, outcome.state) == (GNTST_GENERAL_ERROR, s)
+    mapped = map_it(s, caller=DOM0)
+    assert (mapped.code, mapped.state.device_use[DOM0, frame_of(GRANTER)].writers) == (GNTST_GENERAL_ERROR, 0)
 
 
 def test_map__over_the_mapping_of_a_domains_own_grant_frame_leaves_the_record_of_it() -> None:

@@ -104,6 +104,12 @@ def test_set_version__refuses_version_2_to_a_domain_limited_to_1() -> None:
     assert change(s, 2).code == -ENOSYS
 
 
+def test_set_version__leaves_version_1_to_a_domain_limited_to_1() -> None:
+    """The limit is asked about for version 2 alone."""
+    s = with_domain(machine(), GRANTER, max_grant_version=1)
+    assert change(s, 1).code == 0
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_set_version__has_nothing_to_do_for_the_same_version(version: int) -> None:
     s = machine(version=version)

@@ -43,6 +43,12 @@ def test_swap_grant_ref__has_nothing_to_do_for_one_entry_even_in_use() -> None:
     assert swap(s, 9, 9).state is s
 
 
+def test_swap_grant_ref__of_one_entry_in_use_with_itself_is_no_error() -> None:
+    """Whether an entry is in use matters only if it is to be exchanged with another."""
+    s = mapped_grant(grant_v1(machine(), GRANTER, 9, MAPPER), GRANTER, 9, MAPPER, 0, HOLE)
+    assert swap(s, 9, 9).code == 0
+
+
 @pytest.mark.parametrize(("a", "b"), [(9, 10), (10, 9)])
 def test_swap_grant_ref__refuses_an_entry_in_use(a: int, b: int) -> None:
     s = mapped_grant(grant_v1(machine(), GRANTER, 9, MAPPER), GRANTER, 9, MAPPER, 0, HOLE)

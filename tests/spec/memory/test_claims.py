@@ -127,6 +127,13 @@ def test_claim_repaired__refuses_a_dying_domain() -> None:
     assert outcome.code == -EINVAL
 
 
+def test_claim_repaired__accepts_a_living_domain() -> None:
+    """For a domain that runs it does what the hypercall does now."""
+    s = machine()
+    outcome = claim_pages_repaired(s, DOM0, GRANTER, U64(PAGES + 1), False, U32(0), U32(0), U64(0))
+    assert (outcome.code, outcome.state) == (0, claim(s, PAGES + 1).state)
+
+
 def test_heap__counts_a_freed_page() -> None:
     s = machine()
     after = decrease_page(s, OTHER, OTHER, Gfn(PAGE + 1), tables_left=True).state

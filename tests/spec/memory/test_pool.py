@@ -32,6 +32,11 @@ def test_set_size__counts_32_bits_of_pages_on_arm32() -> None:
     assert resize(machine(arm32=True), 1 << 32).code == -EINVAL
 
 
+def test_set_size__accepts_an_ordinary_size_on_arm32() -> None:
+    """Only a number of pages that takes more than 32 bits is refused there."""
+    assert resize(machine(arm32=True), POOL + 1).kind is Kind.RESTART
+
+
 def test_set_size__counts_more_on_arm64() -> None:
     assert resize(machine(), 1 << 32).kind is Kind.RESTART
 

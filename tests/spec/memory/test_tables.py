@@ -230,6 +230,15 @@ def test_cache__a_removed_page_may_still_be_reached_until_the_flush():
     assert not step(s, "flush_caches", domain=A).tlb[key].cached
 
 
+def test_cache__a_walk_goes_on_from_a_cached_table_to_the_next() -> None:
+    """The pointer to the next table is cached as well, and leads where the word leads."""
+    s = step(with_page(boot(FLAT)), "cache_table", vmid=1, **at(*PAGE), level=2)
+    s = step(s, "cache_next_table", vmid=1, **at(*PAGE), level=2)
+    last = s.walk_cache[1, 3, *map(Index, PAGE)]
+    table = s.walk_cache[1, 2, *map(Index, PAGE)].table
+    assert (True, word_at(s, table, Index(PAGE[2])).frame) == (last.cached, last.table)
+
+
 def test_take_frame__flushes_all_guests_if_a_domain_had_it():
     s = step(with_page(boot(FLAT)), "cache_translation", vmid=1, **at(*PAGE))
     s = step(s, "remove_word", domain=A, **at(*PAGE), level=3)

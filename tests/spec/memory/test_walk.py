@@ -172,6 +172,12 @@ def test_leaves__a_word_that_is_neither_valid_nor_live_is_passed_over():
     assert [] == list(leaves(memory, ROOT, FLAT))
 
 
+def test_leaves__a_valid_word_is_one_though_xen_holds_that_nothing_is_mapped() -> None:
+    """The hardware looks at the valid bit alone, not at the type that Xen keeps beside it."""
+    memory = Memory().map(FLAT, 0, evolve(ram(), type=0))
+    assert [(0, TARGET, Fault.NONE)] == [(each.gfn, each.frame, each.fault) for each in leaves(memory, ROOT, FLAT)]
+
+
 def test_leaves__second_root_page_follows_the_first():
     shape = Geometry(40, 1, 2, 40)
     found = list(leaves(Memory().map(shape, 1 << 27, ram()), ROOT, shape))
