@@ -436,9 +436,12 @@ class TransitionProof:
                 break
         else:
             return None
-        self.learnt.setdefault(goal.property, set()).update(known)
-        return self._line(goal.number, goal.property, goal.path, goal.code, PROVED,
-                          goal.build + time.perf_counter() - started - solving, solving, digest, level)
+        return self._from_hint(goal, goal.build + time.perf_counter() - started - solving, solving, digest, level)
+
+    def _from_hint(self, goal: Goal, build: float, solve: float, digest: str, level: int) -> Obligation:
+        """The goal is proved from the invariants that were enough before, which are enough again."""
+        self.learnt.setdefault(goal.property, set()).update(self.hints[goal.property])
+        return self._line(goal.number, goal.property, goal.path, goal.code, PROVED, build, solve, digest, level)
 
     def _of_known(self, closure: Closure, goal: Goal, level: int) -> Obligation | None:
         """At the last depth: try with those instances of all that are of the invariants which were enough before.
@@ -455,9 +458,7 @@ class TransitionProof:
         goal.solve += seconds
         if verdict != UNSAT:
             return None
-        self.learnt.setdefault(goal.property, set()).update(known)
-        return self._line(goal.number, goal.property, goal.path, goal.code, PROVED, goal.build, goal.solve, digest,
-                          level)
+        return self._from_hint(goal, goal.build, goal.solve, digest, level)
 
     def _decide(self, closure: Closure, goal: Goal, level: int) -> Obligation | None:
         started = time.perf_counter()

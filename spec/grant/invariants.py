@@ -494,8 +494,7 @@ def devices_keep_what_they_reach(old: State, new: State, actor: DomId, domain: D
     stays = both(before.readers + before.writers > 0, after.readers + after.writers > 0,
                  (before.writers > 0) == (after.writers > 0))
     return implies(
-        both(changes, stays, later.type != P2mType.INVALID,
-             neg(one_of(later.type, P2mType.GRANT_MAP_RW, P2mType.GRANT_MAP_RO))),
+        both(changes, stays, neg(one_of(later.type, P2mType.INVALID, P2mType.GRANT_MAP_RW, P2mType.GRANT_MAP_RO))),
         both(earlier.type == later.type, earlier.mfn == later.mfn),
     )
 

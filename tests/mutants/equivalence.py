@@ -118,8 +118,7 @@ class Comparison:
         return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
 
     def _path(self, path: Path, log: Log) -> str:
-        left = path.result.state is self._proof.before and not path.overflows
-        if left and not self._exact:
+        if not self._exact and path.result.state is self._proof.before and not path.overflows:
             return ANSWER
         if not self._proof._alive(path, log):
             return SAME
