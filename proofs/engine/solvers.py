@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import time
+from typing import Any
 
 import attrs
 import z3
+from z3 import z3core as c
 
 UNSAT, SAT, UNKNOWN = "unsat", "sat", "unknown"
 
@@ -58,6 +61,7 @@ class Growing:
 
     def __init__(self, limit: float = 10.0) -> None:
         self._solver = _solver(limit)
+        self._names: dict[int, tuple[str, z3.FuncDeclRef]] = {}
         self.seconds = 0.0
 
     def check(self, lines: list[str]) -> str:
@@ -77,27 +81,58 @@ class Growing:
         return {str(each) for each in self._solver.unsat_core()}
 
     def model(self) -> dict[str, tuple[dict[tuple[int, ...], int], int]]:
-        """Each function of the model found last: its entries, and its value everywhere else."""
-        model = self._solver.model()
+        """Each function of the model found last: its entries, and its value everywhere else.
+
+        By Z3's interface in C: through its Python objects, this took longer than all questions together.
+        """
+        held = self._solver.model()
+        context, model = held.ctx.ref(), held.model
         found: dict[str, tuple[dict[tuple[int, ...], int], int]] = {}
-        for declaration in model.decls():
-            meaning = model[declaration]
-            if isinstance(meaning, z3.FuncInterp):
-                entries = {}
-                for position in range(meaning.num_entries()):
-                    entry = meaning.entry(position)
-                    key = tuple(_value(entry.arg_value(i)) for i in range(entry.num_args()))
-                    entries[key] = _value(entry.value())
-                found[declaration.name()] = (entries, _value(meaning.else_value()))
-            else:
-                found[declaration.name()] = ({(): _value(meaning)}, 0)
+        for position in range(c.Z3_model_get_num_consts(context, model)):
+            declared = c.Z3_model_get_const_decl(context, model, position)
+            meaning = c.Z3_model_get_const_interp(context, model, declared)
+            found[self._name(declared)] = ({(): _value(context, meaning)}, 0)
+        for position in range(c.Z3_model_get_num_funcs(context, model)):
+            declared = c.Z3_model_get_func_decl(context, model, position)
+            found[self._name(declared)] = _function(context, c.Z3_model_get_func_interp(context, model, declared))
         return found
 
+    def _name(self, declared: Any) -> str:
+        """The name of a function of a model."""
+        known = self._names.get(declared.value)
+        if known is None:
+            context = self._solver.ctx
+            name = c.Z3_get_symbol_string(context.ref(), c.Z3_get_decl_name(context.ref(), declared))
+            # with the function itself, so that no other comes to lie in its place
+            known = self._names[declared.value] = (name, z3.FuncDeclRef(declared, context))
+        return known[0]
 
-def _value(value: z3.ExprRef) -> int:
-    if z3.is_int_value(value):
-        return int(value.as_long())
-    return int(z3.is_true(value))
+
+def _function(context: Any, meaning: Any) -> tuple[dict[tuple[int, ...], int], int]:
+    entries = {}
+    c.Z3_func_interp_inc_ref(context, meaning)
+    for position in range(c.Z3_func_interp_get_num_entries(context, meaning)):
+        entry = c.Z3_func_interp_get_entry(context, meaning, position)
+        c.Z3_func_entry_inc_ref(context, entry)
+        key = tuple(
+            _value(context, c.Z3_func_entry_get_arg(context, entry, i))
+            for i in range(c.Z3_func_entry_get_num_args(context, entry))
+        )
+        entries[key] = _value(context, c.Z3_func_entry_get_value(context, entry))
+        c.Z3_func_entry_dec_ref(context, entry)
+    otherwise = _value(context, c.Z3_func_interp_get_else(context, meaning))
+    c.Z3_func_interp_dec_ref(context, meaning)
+    return entries, otherwise
+
+
+def _value(context: Any, value: Any) -> int:
+    """A number; 1 for true, and 0 for false or whatever is not said."""
+    number = ctypes.c_int64()
+    if c.Z3_get_numeral_int64(context, value, number):
+        return number.value
+    if c.Z3_is_numeral_ast(context, value):
+        return int(c.Z3_get_numeral_string(context, value))
+    return int(c.Z3_get_bool_value(context, value) == z3.Z3_L_TRUE)
 
 
 CVC5_PATIENCE = 12
