@@ -12,6 +12,11 @@ from z3 import z3core as c
 
 UNSAT, SAT, UNKNOWN = "unsat", "sat", "unknown"
 
+Values = tuple[dict[tuple[int, ...], int], int]
+"""A function: its entries, and its value everywhere else."""
+Functions = dict[str, Values]
+"""A model, by the names of its functions."""
+
 
 @attrs.frozen
 class Answer:
@@ -80,14 +85,14 @@ class Growing:
             return set(switches)
         return {str(each) for each in self._solver.unsat_core()}
 
-    def model(self) -> dict[str, tuple[dict[tuple[int, ...], int], int]]:
+    def model(self) -> Functions:
         """Each function of the model found last: its entries, and its value everywhere else.
 
         By Z3's interface in C: through its Python objects, this took longer than all questions together.
         """
         held = self._solver.model()
         context, model = held.ctx.ref(), held.model
-        found: dict[str, tuple[dict[tuple[int, ...], int], int]] = {}
+        found: Functions = {}
         for position in range(c.Z3_model_get_num_consts(context, model)):
             declared = c.Z3_model_get_const_decl(context, model, position)
             meaning = c.Z3_model_get_const_interp(context, model, declared)
@@ -108,7 +113,7 @@ class Growing:
         return known[0]
 
 
-def _function(context: Any, meaning: Any) -> tuple[dict[tuple[int, ...], int], int]:
+def _function(context: Any, meaning: Any) -> Values:
     entries = {}
     c.Z3_func_interp_inc_ref(context, meaning)
     for position in range(c.Z3_func_interp_get_num_entries(context, meaning)):

@@ -2,18 +2,18 @@
 
 - ``nothing``: each mutated step gives the same answer and leaves the same state as the step of the specification.
 - ``answer``: it leaves the same state, or the state as it was, and answers something else.
-- ``call``: it does what a call of the same domain with one other argument does to that state, or what the same call
-  does if a peer has stored another word by the time that it is read; so what it changes is which calls are refused, and
-  whatever it leads to, the specification leads to as well.
+- ``call``: it does what a call of the same domain with one or two other arguments does to that state, or what the same
+  call does if a peer has stored another word by the time that it is read; so what it changes is which calls are
+  refused, and whatever it leads to, the specification leads to as well.
 - ``deviated``: it makes a difference only where a deviation of Xen has happened before, or happens in every step of
   the specification that is possible there; the properties that speak of it (``except_for``) make no claim then.
 - ``state``: anything else, and whatever could not be proved to be one of the above.
 
-Let p be a mutated path, and q the paths of the specification, for the same arguments or with one of them replaced.
-The state satisfies every invariant and the conditions of p.  It is proved that it satisfies the conditions of some q,
-and that p and each such q leave the same state: every field of every table, at a key about which nothing is known;
-fields that exist for the proof alone are not looked at, and a TLB may have given up translations (``forget_mapping``).
-What p reads of a peer's writing, q reads too, read by read,
+Let p be a mutated path, and q the paths of the specification, for the same arguments or with one or two of them
+replaced.  The state satisfies every invariant and the conditions of p.  It is proved that it satisfies the conditions
+of some q, and that p and each such q leave the same state: every field of every table, at a key about which nothing is
+known; fields that exist for the proof alone are not looked at, and a TLB may have given up translations
+(``forget_mapping``).  What p reads of a peer's writing, q reads too, read by read,
 or for one read a word that is chosen here: the specification allows whatever is read, so this is one of its behaviours.
 Where p ends in a deviation, for which no property is claimed, q must do so as well; and where p may leave a field's
 range, q must, too.
@@ -22,9 +22,10 @@ range, q must, too.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -33,8 +34,8 @@ from proofs.engine import symbols
 from proofs.engine import terms as T
 from proofs.engine.hypotheses import Closure
 from proofs.engine.obligations import Theory, TransitionProof, fresh_key
-from proofs.engine.solvers import UNSAT
-from proofs.engine.symbolic_tables import Log, recording
+from proofs.engine.solvers import SAT, UNSAT, Functions
+from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
 from spec.language import Index
 from spec.language.outcomes import Kind, Outcome
@@ -47,6 +48,8 @@ from tests.mutants.systematic import GHOSTS
 SAME, ANSWER, OTHER_CALL, DEVIATED, OTHER_STATE = "nothing", "answer", "call", "deviated", "state"
 ORDER = [SAME, ANSWER, OTHER_CALL, DEVIATED, OTHER_STATE]
 Paths = list[tuple[Path, Log]]
+Change = tuple[str, Any]
+"""An argument, or a word that a peer has stored, and what stands in its place."""
 PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
 WHOLE_PAGES, LESS, MORE = "whole pages", "one less", "one more"
@@ -82,8 +85,8 @@ def _replaced(given: T.Term, value: Any, most: int) -> T.Term:
 
 
 @contextlib.contextmanager
-def peers_said(names: set[str], other: str = "", value: int = 0) -> Iterator[None]:
-    """Note the names of the words that peers have stored; the one called ``other`` is this value."""
+def peers_said(names: set[str], said: Mapping[str, int] | None = None) -> Iterator[None]:
+    """Note the names of the words that peers have stored; those in ``said`` have these values."""
     plain = symbols.fresh
 
     def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT) -> T.Term:
@@ -91,7 +94,7 @@ def peers_said(names: set[str], other: str = "", value: int = 0) -> Iterator[Non
         if stem != PEER_WORD:
             return term
         names.add(term.args[0])
-        return T.number(value) if term.args[0] == other else term
+        return T.number(said[term.args[0]]) if said and term.args[0] in said else term
 
     symbols.fresh = fresh
     try:
@@ -107,7 +110,8 @@ class Comparison:
         self._exact = exact
         self._proof = TransitionProof(theory, theory.transitions[name], limit=QUESTION)
         self._mutant, self._until = mutant, until
-        self._known: dict[tuple[str, Any], Paths] = {}
+        self._known: dict[tuple[Change, ...], Paths] = {}
+        self._met: dict[int, list[Functions]] = {}
         self._peers: set[str] = set()
 
     def verdict(self) -> str:
@@ -122,7 +126,7 @@ class Comparison:
             return ANSWER
         if not self._proof._alive(path, log):
             return SAME
-        found = self._against(path, log, self._paths("", None))
+        found = self._against(path, log, self._paths())
         if found != OTHER_STATE:
             return found
         if self._stays_in_range(path, log) and self._is_idle(path, log):
@@ -130,11 +134,13 @@ class Comparison:
         if self._needs_deviation(path, log):
             return DEVIATED
         others = [*self._others(), *((name, value) for name in sorted(self._peers) for value in PEERS)]
-        if any(self._twin(path, log, self._paths(name, value), ask=False) != OTHER_STATE for name, value in others):
+        if any(self._twin(path, log, self._paths(each), ask=False) != OTHER_STATE for each in others):
             return OTHER_CALL
         spoken = set(re.findall(r"\w+", self._mutant.words))
         others.sort(key=lambda each: (each[0] not in spoken, each[0] not in self._peers))
-        if any(self._against(path, log, self._paths(name, value)) != OTHER_STATE for name, value in others):
+        pairs = ((one, two) for one in others if one[0] in spoken for two in others if one[0] != two[0])
+        if any(self._against(path, log, self._paths(*each)) != OTHER_STATE
+               for each in itertools.chain(((one,) for one in others), pairs)):
             return OTHER_CALL
         return OTHER_STATE
 
@@ -144,9 +150,9 @@ class Comparison:
             return False
         with recording() as rows:
             flagged = self._flagged(self._proof.before)
-        if self._follows(path.conditions, [log, rows], flagged):
+        if self._follows(path, path.conditions, [log, rows], flagged):
             return True
-        return self._against(path, log, self._paths("", None), excused=True) != OTHER_STATE
+        return self._against(path, log, self._paths(), excused=True) != OTHER_STATE
 
     def _flagged(self, state: Any) -> T.Term:
         """A deviation has happened in this state."""
@@ -160,7 +166,7 @@ class Comparison:
 
     def _stays_in_range(self, path: Path, log: Log) -> bool:
         """No field can leave its range on the path."""
-        return self._follows(path.conditions, [log], T.conjunction(*[fact for fact, _ in path.overflows]))
+        return self._follows(path, path.conditions, [log], T.conjunction(*[fact for fact, _ in path.overflows]))
 
     def _is_idle(self, path: Path, log: Log) -> bool:
         """The path leaves the state as it was, which every state allows."""
@@ -168,11 +174,11 @@ class Comparison:
         for table in _changed(path, nothing):
             with recording() as rows:
                 goal = self._same_rows(table, path, nothing)
-            if not self._follows(path.conditions, [log, rows], goal):
+            if not self._follows(path, path.conditions, [log, rows], goal):
                 return False
         return True
 
-    def _others(self) -> Iterator[tuple[str, Any]]:
+    def _others(self) -> Iterator[Change]:
         """Arguments that may be replaced, and by what."""
         step = self._proof.transition
         for name, hint in step.parameters.items():
@@ -191,22 +197,25 @@ class Comparison:
         """The largest value of an argument."""
         return RANGES.get(self._proof.transition.parameters[name], (0, None))[1] or 1 << 52
 
-    def _paths(self, name: str, value: Any) -> Paths:
-        """The paths of the specification, with an argument replaced, or a word that a peer has stored."""
-        if (name, value) not in self._known and name in self._peers:
-            with peers_said(set(), name, value):
-                self._known[name, value] = list(self._proof.paths())
-        if (name, value) not in self._known:
-            given = self._proof.arguments
-            if name:
-                self._proof.arguments = {**given, name: _replaced(given[name], value, self._most(name))}
-            try:
-                self._known[name, value] = list(self._proof.paths())
-            except SpecificationError:
-                self._known[name, value] = []
-            finally:
-                self._proof.arguments = given
-        return self._known[name, value]
+    def _paths(self, *changed: Change) -> Paths:
+        """The paths of the specification, with arguments replaced, or words that a peer has stored."""
+        if changed in self._known:
+            return self._known[changed]
+        given = self._proof.arguments
+        said = {name: value for name, value in changed if name in self._peers}
+        self._proof.arguments = {**given, **{
+            name: _replaced(given[name], value, self._most(name)) for name, value in changed if name not in said
+        }}
+        try:
+            with peers_said(set(), said):
+                paths = list(self._proof.paths())
+        except SpecificationError:
+            paths = []
+        finally:
+            self._proof.arguments = given
+        if len(changed) < 2:
+            self._known[changed] = paths
+        return paths
 
     def _against(self, p: Path, log: Log, paths: Paths, *, excused: bool = False) -> str:
         """What the paths of the specification do where p is taken.
@@ -215,12 +224,14 @@ class Comparison:
         """
         if time.process_time() > self._until:
             return OTHER_STATE
+        if not excused and any(self._differ(p, paths, model) for model in self._met.get(id(p), ())):
+            return OTHER_STATE
         quick = self._twin(p, log, paths)
         if quick != OTHER_STATE:
             return quick
         meeting = [(q, its_log) for q, its_log in paths if not _contradict(p, q)]
         taken = T.disjunction(*[T.conjunction(*q.conditions) for q, _ in meeting])
-        if not self._follows(p.conditions, [log, *[each for _, each in meeting]], taken):
+        if not self._follows(p, p.conditions, [log, *[each for _, each in meeting]], taken):
             return OTHER_STATE
         found = SAME
         for q, its_log in meeting:
@@ -239,14 +250,14 @@ class Comparison:
             if effect(q)[2:] != effect(p)[2:] or _contradict(p, q):
                 continue
             rest = T.conjunction(*[each for each in q.conditions if each.uid not in known])
-            if rest is T.boolean(value=True) or (ask and self._follows(p.conditions, [log, its_log], rest)):
+            if rest is T.boolean(value=True) or (ask and self._follows(p, p.conditions, [log, its_log], rest)):
                 return SAME if self._same_answer(p, q) is T.boolean(value=True) else ANSWER
         return OTHER_STATE
 
     def _alike(self, p: Path, p_log: Log, q: Path, q_log: Log, *, excused: bool) -> str:
         conditions = [*p.conditions, *q.conditions]
         # do the two ever meet?
-        if self._follows(conditions, [p_log, q_log], T.boolean(value=False)):
+        if self._follows(p, conditions, [p_log, q_log], T.boolean(value=False)):
             return SAME
         if [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows] and not self._stays_in_range(p, p_log):
             return OTHER_STATE
@@ -255,9 +266,9 @@ class Comparison:
                 goal = self._same_rows(table, p, q)
                 if excused:
                     goal = T.disjunction(goal, self._flagged(q.result.state))
-            if not self._follows(conditions, [p_log, q_log, log], goal):
+            if not self._follows(p, conditions, [p_log, q_log, log], goal):
                 return OTHER_STATE
-        return SAME if self._follows(conditions, [p_log, q_log], self._same_answer(p, q)) else ANSWER
+        return SAME if self._follows(p, conditions, [p_log, q_log], self._same_answer(p, q)) else ANSWER
 
     def _same_answer(self, p: Path, q: Path) -> T.Term:
         if p.result.kind is not q.result.kind or set(p.result.output) != set(q.result.output):
@@ -273,9 +284,10 @@ class Comparison:
             return T.boolean(value=False)
         return T.conjunction(*parts)
 
-    def _same_rows(self, table: str, p: Path, q: Path) -> T.Term:
+    def _same_rows(self, table: str, p: Path, q: Path, at: Key = ()) -> T.Term:
+        """Two paths leave the same row.  at: under this key; else under one of which nothing is known."""
         schema = self._proof.theory.schemas[table]
-        values = [wrap(part) for part in fresh_key(schema)]
+        values = [wrap(part) for part in at or fresh_key(schema)]
         key = tuple(values) if len(values) > 1 else values[0]
 
         def compared_rows() -> Any:
@@ -292,18 +304,53 @@ class Comparison:
 
         return lift(unbranched(compared_rows), "bool")
 
-    def _follows(self, conditions: list[T.Term], logs: list[Log], goal: T.Term) -> bool:
-        """The goal follows from the invariants under the conditions."""
+    def _differ(self, p: Path, paths: Paths, model: Functions) -> bool:
+        """In a state in which p is taken, none of the other paths is, or one that leaves another row.
+
+        Only what can be seen at once: an answer of no is none.
+        """
+        if not _hold([T.disjunction(*[T.conjunction(*q.conditions) for q, _ in paths])], model):
+            return True
+        for q, _ in paths:
+            if not _hold(q.conditions, model):
+                continue
+            for table in _changed(p, q):
+                writes = [*getattr(p.result.state, table).writes, *getattr(q.result.state, table).writes]
+                keys = [each.key for each in writes if not isinstance(each, RangeWrite)]
+                with recording():
+                    same = [self._same_rows(table, p, q, key) for key in keys]
+                if not _hold(same, model):
+                    return True
+        return False
+
+    def _follows(self, p: Path, conditions: list[T.Term], logs: list[Log], goal: T.Term) -> bool:
+        """The goal follows from the invariants under the conditions, which are those of p and perhaps more.
+
+        If it does not, the state that shows it is kept: it may show at once that another goal does not follow.
+        """
         if goal is T.boolean(value=True):
             return True
-        closure = Closure(self._proof.instances, logs, [*conditions, T.negate(goal)])
+        denied = T.negate(goal)
+        met = self._met.setdefault(id(p), [])
+        if any(_hold([*conditions, denied], model) for model in met):
+            return False
+        closure = Closure(self._proof.instances, logs, [*conditions, denied])
         for depth in self._proof.levels:
             if time.process_time() > self._until:
                 return False
             closure.grow(depth)
-            if self._proof._lazily(closure, [])[0] == UNSAT:
+            verdict = self._proof._lazily(closure, [])[0]
+            if verdict == UNSAT:
                 return True
+        if verdict == SAT:
+            met.append(self._proof.model)
         return False
+
+
+def _hold(conditions: list[T.Term], model: Functions) -> bool:
+    """All of these are true in a state."""
+    values = T.evaluate(T.order(conditions), model)
+    return all(values[each.uid] for each in conditions)
 
 
 def compared(theory: Theory, names: list[str], mutant: Mutant, budget: float = 120.0, *, exact: bool = True) -> str:
