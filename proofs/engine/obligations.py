@@ -164,6 +164,7 @@ class TransitionProof:
         self.arguments = argument_terms(transition)
         self.instances = Instances(self.before, theory.properties.values())
         self._properties: dict[str, Any] = {}
+        self.explorer: Callable[[], Explorer] = Explorer
         self.explored = 0
         self.refusals: dict[str, int] = {}
         self.problems: list[tuple[Obligation, Problem]] = []
@@ -189,7 +190,7 @@ class TransitionProof:
 
         with recording() as log:
             untouched = lift(unbranched(self.theory.untouched, self.before), "bool")
-        for path in Explorer().explore(run):
+        for path in self.explorer().explore(run):
             path.conditions.insert(0, untouched)
             logs[0].absorb(log)
             yield path, logs[0]

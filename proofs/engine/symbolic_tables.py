@@ -269,11 +269,22 @@ class SymTable(Joinable):
         explorer = EXPLORERS[-1]
         if explorer is None:
             raise SpecificationError("a property changes nothing")
-        name = explorer.fresh_name(f"range.{self.schema.name}")
+
+        def content() -> Any:
+            key = any_key(self.schema)
+            return self.schema.name, matches(parts, key).uid, self._uids(key), after._uids(key)
+
+        after = self._with((*self.writes, RangeWrite(parts, function, "", self)))
+        name = explorer.fresh_name(f"range.{self.schema.name}", content)
         write = RangeWrite(parts, function, name, self)
         after = self._with((*self.writes, write))
         self._check_range(write, after, name)
         return after
+
+    def _uids(self, key: Key) -> tuple[int, ...]:
+        """The identity of a row."""
+        row = self.row(key)
+        return tuple(lift(getattr(row, name), hint).uid for name, hint in columns(self.schema.row).items())
 
     def _check_range(self, write: RangeWrite, after: SymTable, name: str) -> None:
         anywhere = tuple(
@@ -347,11 +358,15 @@ class SymTable(Joinable):
     def every(self, pattern: Any, predicate: Callable[..., Any]) -> Any:
         """All matching rows satisfy the predicate: a fresh condition, explained at touched keys."""
         parts = pattern if isinstance(pattern, tuple) else (pattern,)
-        holds = fresh("every", sort=T.BOOL)
 
         def says(key: Key) -> T.Term:
             return lift(unbranched(predicate, self.row(key), *self.values(key)), "bool")
 
+        def content() -> Any:
+            key = any_key(self.schema)
+            return self.schema.name, matches(parts, key).uid, says(key).uid
+
+        holds = fresh("every", sort=T.BOOL, of=content)
         universal = Universal(self, holds, lambda key: matches(parts, key), says)
         for log in LOGS[:1]:
             log.universals.append(universal)
@@ -362,6 +377,11 @@ class SymTable(Joinable):
         from proofs.engine.counting import total
 
         return total(self, predicate, tuple(lift(each) for each in arguments))
+
+
+def any_key(schema: Schema) -> Key:
+    """A key that stands for any."""
+    return tuple(T.variable(f"any.{schema.name}.{i}", T.INT, RANGES[hint]) for i, hint in enumerate(schema.key))
 
 
 def _merged_keys(tails: list[tuple[Any, ...]]) -> dict[tuple[int, ...], Key] | None:

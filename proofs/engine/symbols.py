@@ -390,11 +390,12 @@ class Explorer:
                 EXPLORERS.pop()
             yield Path(result, self.conditions, self.overflows, tuple(self._taken), self._chosen, dead)
 
-    def fresh_name(self, stem: str) -> str:
+    def fresh_name(self, stem: str, _of: Callable[[], Any] | None = None) -> str:
         """A name not used on this path yet; the same on every run along the same path.
 
         A word that a peer wrote is numbered within its call, so that branches that are joined share the
         number: nothing is ever said of such a word but its range.  All other names differ between branches.
+        _of: what it is the name of, for explorers by which paths of different runs are compared.
         """
         self._fresh[stem] = self._fresh.get(stem, 0) + 1
         if stem == PEER_WORD or not self._scope:
@@ -475,12 +476,13 @@ class Explorer:
         return value
 
 
-def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT) -> T.Term:
-    """A constant about which nothing is known but its bounds."""
+def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT,
+          of: Callable[[], Any] | None = None) -> T.Term:
+    """A constant about which nothing is known here but its bounds.  of: as for ``fresh_name``."""
     explorer = EXPLORERS[-1] if EXPLORERS else None
     if explorer is None:
         raise NoBranching("a property reads nothing volatile and chooses nothing")
-    return T.variable(explorer.fresh_name(stem), sort, bounds)
+    return T.variable(explorer.fresh_name(stem, of), sort, bounds)
 
 
 def overflow(condition: T.Term, what: str) -> None:

@@ -34,6 +34,7 @@ from spec.language import (
     two_state,
 )
 from spec.memory.p2m import is_any_ram
+from spec.memory.width import machine_word
 from spec.state import DOMID_SELF, ActiveGrant, CopySide, Mapping, P2mEntry, P2mType, Release, State, Status, Use
 
 SOURCE = Index(0)
@@ -41,6 +42,8 @@ SOURCE = Index(0)
 
 MAPTRACK_ENTRIES = 256
 """Maptrack entries in a frame."""
+REFERENCES = 1 << 32
+"""Grant references are 32 bits wide."""
 
 
 # ---- what is counted
@@ -515,6 +518,20 @@ def copies_stay_within_the_window(old: State, new: State, actor: DomId, domain: 
             destination.start <= done.destination,
             done.destination + done.length <= destination.start + destination.length,
         ),
+    )
+
+
+@two_state("TWO-GNT-COPY-CLAIMED", over="copy_side", fulfils=("SR-GNT-11", "SR-GNT-13"))
+def claims_are_kept_for_what_was_named(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId, side: Index
+                                       ) -> bool:
+    """What a copy claims it keeps for later items under the number that was named: of the page that its domain has
+    there, or of the grant.
+    """
+    before, after = old.copy_side[domain, vcpu, side], new.copy_side[domain, vcpu, side]
+    row = old.p2m[after.domain, Gfn(machine_word(old, after.key))]
+    return both(
+        implies(both(after.claimed, neg(before.claimed), neg(after.granted)), row.mfn == after.mfn),
+        implies(both(after.granted, neg(before.granted)), after.key % REFERENCES == after.ref),
     )
 
 

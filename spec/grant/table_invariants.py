@@ -235,6 +235,42 @@ def versions_change_with_empty_entries(old: State, new: State, actor: DomId, mfn
     )
 
 
+@two_state("TWO-GNT-VERSION-ENTRIES", over="word", fulfils="SR-GNT-10")
+def entries_change_with_the_version(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
+    """While a table is being changed from version 2, whose marks are elsewhere, Xen writes its first entries only in
+    the step that changes it; all else that is written there the domain has written itself.
+    """
+    change, first = old.version_change[actor], old.grant_frame[actor, 0]
+    own = either(count(old.p2m, _writes, actor, mfn) > 0, count(old.copy_side, _is_target, actor, mfn) > 0)
+    return implies(
+        both(change.to == 1, neg(change.stopped), old.domain[actor].grant_version == 2, first.present,
+             mfn == first.mfn, neg(own), old.domain[actor].status == Status.ALIVE,
+             neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
+        neg(old.domain[actor].grant_version == new.domain[actor].grant_version),
+    )
+
+
+def _is_ram_at(row: P2mEntry, domain: DomId, _gfn: Gfn, user: DomId, mfn: Mfn) -> Boolean:
+    return both(domain == user, one_of(row.type, *RAM), row.mfn == mfn)
+
+
+@two_state("TWO-GNT-VERSION-STOPPED", over="version_change", fulfils="SR-GNT-10")
+def changes_stop_for_a_reason(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """A domain is stopped in the middle of a change of version only for a status frame that it still maps, or has
+    mapped other memory over, or that somebody else uses.
+    """
+    before = old.version_change[domain]
+    mfn = old.status_frame[domain, before.withdrawn].mfn
+    frame = old.frame[mfn]
+    row = old.p2m[domain, frame.gfn]
+    mapped = count(old.p2m, _is_ram_at, domain, mfn) > 0
+    replaced = both(frame.mapped, neg(both(one_of(row.type, *RAM), row.mfn == mfn)))
+    return implies(
+        both(new.version_change[domain].stopped, neg(before.stopped)),
+        both(actor == domain, either(mapped, replaced, frame.references > ite(frame.allocated, 1, 0))),
+    )
+
+
 @two_state("TWO-GNT-MAPTRACK", over="domain", fulfils=("SR-GNT-6", "SR-GNT-14"))
 def maptracks_change_by_their_domain(old: State, new: State, actor: DomId, domain: DomId) -> bool:
     """A maptrack grows on behalf of its own domain alone, and shrinks only when that domain is destroyed."""

@@ -39,7 +39,7 @@ from spec.language import (
     two_state,
 )
 from spec.memory import p2m
-from spec.state import P2mEntry, State
+from spec.state import P2mEntry, State, Status
 
 TRANSLATION = 1
 """A stage-2 translation fault: the hardware finds no valid entry."""
@@ -246,3 +246,16 @@ def flushes_begin_at_the_first_page(s: State, domain: DomId, vcpu: VcpuId) -> bo
     """No page counts as flushed while no flush is due: the next one leaves none out."""
     row = s.vcpu[domain, vcpu]
     return implies(neg(row.flush_due), row.flushed == 0)
+
+
+@two_state("TWO-FLUSH-WATCHED", over="vcpu", fulfils="SR-MEM-15")
+def flushes_are_of_watched_caches(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId) -> bool:
+    """A flush comes due only where a vCPU's caches are watched, or were until now; when that begins or ends, all memory
+    is to be flushed, from the first page on.
+    """
+    before, after = old.vcpu[domain, vcpu], new.vcpu[domain, vcpu]
+    return both(
+        implies(both(after.flush_due, neg(before.flush_due)), either(before.traps, after.traps)),
+        implies(both(before.traps != after.traps, old.domain[domain].status == Status.ALIVE),
+                both(after.flush_due, after.flushed == 0)),
+    )

@@ -6,8 +6,9 @@ change them.
 
 from __future__ import annotations
 
-from spec.domain.privilege import may_act_on
+from spec.domain.privilege import may_act_on, may_serve
 from spec.grant.access import is_pinned
+from spec.grant.device import has_direct_devices
 from spec.grant.invariants import holds_page
 from spec.language import (
     Boolean,
@@ -200,6 +201,13 @@ def device_rows_are_permitted(s: State, domain: DomId, gfn: Gfn) -> bool:
     return implies(one_of(row.type, *DEVICE), either(permission.allowed, permission.left))
 
 
+@invariant("INV-P2M-MEMORY", over="p2m", fulfils="SR-MEM-4")
+def memory_is_mapped_as_memory(s: State, domain: DomId, gfn: Gfn) -> bool:
+    """What is mapped otherwise than as a device is memory, also where a mapping has outlived what it was made for."""
+    row = s.p2m[domain, gfn]
+    return implies(both(is_live(row), neg(one_of(row.type, *DEVICE))), s.frame[row.mfn].use != Use.NO_RAM)
+
+
 @invariant("INV-P2M-RANGE", over="p2m", fulfils=("SR-MEM-19", "SR-MEM-21"), catches=("XSA-301a", "XSA-301b"),
            assertion="xen/arch/arm/p2m.c (p2m_get_entry): a gfn up to the highest mapped one lies under the root table")
 def rows_lie_under_the_root(s: State, domain: DomId, gfn: Gfn) -> bool:
@@ -310,6 +318,15 @@ def caches_are_cleaned_by_users(old: State, new: State, actor: DomId, mfn: Mfn) 
     )
 
 
+@two_state("TWO-WORD-DEVICE", over="word", fulfils="SR-MEM-4")
+def devices_hold_no_memory(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
+    """What is stored where no memory is goes to the device: as memory it is neither kept nor read."""
+    return implies(
+        both(old.frame[mfn].use == Use.NO_RAM, new.frame[mfn].use == Use.NO_RAM),
+        old.word[mfn, i].raw == new.word[mfn, i].raw,
+    )
+
+
 @two_state("TWO-WORD-TABLE", over="word", fulfils=("SR-MEM-1", "SR-MEM-4"))
 def table_pages_begin_empty(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
     """A frame that becomes a page for stage-2 tables is cleared: nothing that it held is taken for a mapping."""
@@ -353,6 +370,30 @@ def device_ranges_are_bounded(old: State, new: State, actor: DomId, domain: DomI
             _becomes_device(old, new, domain, Gfn(gfn - MOST_MAPPED_AT_ONCE)),
         )),
     )
+
+
+@two_state("TWO-P2M-DEVICE-RIGHT", over="p2m", fulfils=("SR-MEM-4", "SR-MEM-12"))
+def devices_are_mapped_by_right(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """A device is mapped on behalf of the hardware domain, for itself, or of one that serves the domain and may have
+    the device itself.
+    """
+    own = both(actor == domain, old.domain[domain].hardware)
+    serving = both(may_serve(old, actor, domain), old.iomem[actor, new.p2m[domain, gfn].mfn].allowed)
+    return implies(_becomes_device(old, new, domain, gfn), either(own, serving))
+
+
+@two_state("TWO-P2M-BOUNDS", over="domain", fulfils="SR-MEM-19")
+def bounds_are_where_something_is_mapped(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """Lowest and highest gfn on record of a running domain change only to where something has just been mapped; where
+    devices are to reach a grant one to one, it may have been taken back at once.
+    """
+    before, after = old.domain[domain], new.domain[domain]
+    lowest, highest = new.p2m[domain, after.lowest_gfn], new.p2m[domain, after.highest_gfn]
+    running = both(before.status == Status.ALIVE, after.status == Status.ALIVE)
+    return implies(both(running, neg(has_direct_devices(old, domain))), both(
+        implies(before.lowest_gfn != after.lowest_gfn, is_live(lowest)),
+        implies(before.highest_gfn != after.highest_gfn, is_live(highest)),
+    ))
 
 
 @two_state("TWO-FRAME-MAPPED", over="frame", fulfils="SR-MEM-3", except_for=("DEV-3",),

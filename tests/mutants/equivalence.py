@@ -10,13 +10,11 @@
 - ``state``: anything else, and whatever could not be proved to be one of the above.
 
 Let p be a mutated path, and q the paths of the specification, for the same arguments or with one or two of them
-replaced.  The state satisfies every invariant and the conditions of p.  It is proved that it satisfies the conditions
-of some q, and that p and each such q leave the same state: every field of every table, at a key about which nothing is
-known; fields that exist for the proof alone are not looked at, and a TLB may have given up translations
-(``forget_mapping``).  What p reads of a peer's writing, q reads too, read by read,
-or for one read a word that is chosen here: the specification allows whatever is read, so this is one of its behaviours.
-Where p ends in a deviation, for which no property is claimed, q must do so as well; and where p may leave a field's
-range, q must, too.
+replaced.  It is proved that each state that satisfies every invariant and takes p takes some q, and that p and q leave
+the same state wherever both are taken: every field of every table, at a key about which nothing is known; fields that
+exist for the proof alone are not looked at, and a TLB may have given up translations (``forget_mapping``).
+What p reads of a peer's writing, q reads too, read by read, or for one or two reads a word that is chosen here: the
+specification allows whatever is read, so this is one of its behaviours.  Where p may leave a field's range, q must.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ import contextlib
 import itertools
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -34,13 +32,15 @@ from proofs.engine import symbols
 from proofs.engine import terms as T
 from proofs.engine.hypotheses import Closure
 from proofs.engine.obligations import Theory, TransitionProof, fresh_key
-from proofs.engine.solvers import SAT, UNSAT, Functions
+from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Functions
 from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
 from spec.language import Index
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
+from spec.state import DOMID_SELF
+from tests.mutants.exploring import Guided, Met, Named, holds
 from tests.mutants.mutation import Mutant, applied
 from tests.mutants.search import Unchanged, effect
 from tests.mutants.systematic import GHOSTS
@@ -89,8 +89,9 @@ def peers_said(names: set[str], said: Mapping[str, int] | None = None) -> Iterat
     """Note the names of the words that peers have stored; those in ``said`` have these values."""
     plain = symbols.fresh
 
-    def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT) -> T.Term:
-        term = plain(stem, bounds, sort)
+    def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT,
+              of: Callable[[], Any] | None = None) -> T.Term:
+        term = plain(stem, bounds, sort, of)
         if stem != PEER_WORD:
             return term
         names.add(term.args[0])
@@ -103,15 +104,30 @@ def peers_said(names: set[str], said: Mapping[str, int] | None = None) -> Iterat
         symbols.fresh = plain
 
 
+@attrs.frozen
+class Behaviour:
+    """What the specification does in some states.
+
+    verdict: how much a mutant changes that does just that.  path: the step, with the conditions of those states.
+    excused: no property is claimed of what follows, so nothing need be the same.
+    """
+
+    verdict: str
+    path: Path
+    log: Log
+    excused: bool = False
+
+
 class Comparison:
     """The steps that a mutant changes, against those of the specification."""
 
     def __init__(self, theory: Theory, name: str, mutant: Mutant, until: float, *, exact: bool) -> None:
         self._exact = exact
+        self._names: dict[Any, str] = {}
         self._proof = TransitionProof(theory, theory.transitions[name], limit=QUESTION)
+        self._proof.explorer = lambda: Named(self._names)
         self._mutant, self._until = mutant, until
         self._known: dict[tuple[Change, ...], Paths] = {}
-        self._met: dict[int, list[Functions]] = {}
         self._peers: set[str] = set()
 
     def verdict(self) -> str:
@@ -119,40 +135,81 @@ class Comparison:
         unchanged = Unchanged(self._proof)
         with applied(self._mutant), peers_said(self._peers):
             after = [(path, log) for path, log in self._proof.paths() if not unchanged.has(path)]
+        for path, _ in after:
+            path.conditions.append(unchanged.beyond(path))
         return max((self._path(path, log) for path, log in after), key=ORDER.index, default=SAME)
 
     def _path(self, path: Path, log: Log) -> str:
+        """Every state that takes the path is covered by some behaviour of the specification that is the same there.
+
+        State by state: one that takes the path is asked for, and a behaviour is looked for that is the same in it;
+        where that is proved to be the same, no other state need be looked at.
+        """
         if not self._exact and path.result.state is self._proof.before and not path.overflows:
             return ANSWER
-        if not self._proof._alive(path, log):
-            return SAME
-        found = self._against(path, log, self._paths())
-        if found != OTHER_STATE:
-            return found
-        if self._stays_in_range(path, log) and self._is_idle(path, log):
-            return ANSWER
-        if self._needs_deviation(path, log):
-            return DEVIATED
+        worst, logs = SAME, [log]
+        met: list[Functions] = []
+        tried: set[tuple[int, ...]] = set()
+        while True:
+            verdict = self._asked(logs, path.conditions)
+            if verdict == UNSAT:
+                return worst
+            if verdict != SAT:
+                return OTHER_STATE
+            met.append(Met(self._proof.model))
+            found = next(self._same(path, logs, met, tried), None)
+            if found is None:
+                return OTHER_STATE
+            path.conditions.append(T.negate(T.conjunction(*found.path.conditions)))
+            logs.append(found.log)
+            worst = max(worst, found.verdict, key=ORDER.index)
+
+    def _same(self, p: Path, logs: list[Log], met: list[Functions], tried: set[tuple[int, ...]]) -> Iterator[Behaviour]:
+        """Behaviours of the specification in the state that was met last which are the same as p wherever both are
+        taken.
+        """
+        for each in self._behaviours(met[-1]):
+            q = each.path
+            if each.excused:
+                yield each
+                continue
+            identity = (*(condition.uid for condition in q.conditions), *effect(q)[2:])
+            if identity in tried or _contradict(p, q) or any(self._differ(p, q, model) for model in met):
+                continue
+            tried.add(identity)
+            answers = self._alike(p, logs, q, each.log, met)
+            if answers != OTHER_STATE:
+                yield attrs.evolve(each, verdict=max(each.verdict, answers, key=ORDER.index))
+
+    def _behaviours(self, model: Functions) -> Iterator[Behaviour]:
+        """What the specification does in a state: first in the same call, then in others."""
+        plain = self._taken((), model)
+        for q, log in plain:
+            yield Behaviour(SAME, q, log)
+        yield from self._deviations(plain, model)
+        # every state allows that nothing happens
+        yield Behaviour(ANSWER, Path(Outcome(self._proof.before, Kind.DONE), [], [], ()), Log())
         others = [*self._others(), *((name, value) for name in sorted(self._peers) for value in PEERS)]
-        if any(self._twin(path, log, self._paths(each), ask=False) != OTHER_STATE for each in others):
-            return OTHER_CALL
         spoken = set(re.findall(r"\w+", self._mutant.words))
         others.sort(key=lambda each: (each[0] not in spoken, each[0] not in self._peers))
         pairs = ((one, two) for one in others if one[0] in spoken for two in others if one[0] != two[0])
-        if any(self._against(path, log, self._paths(*each)) != OTHER_STATE
-               for each in itertools.chain(((one,) for one in others), pairs)):
-            return OTHER_CALL
-        return OTHER_STATE
+        for changed in itertools.chain(((one,) for one in others), pairs):
+            if time.process_time() > self._until:
+                return
+            for q, log in self._taken(changed, model):
+                yield Behaviour(OTHER_CALL, q, log)
 
-    def _needs_deviation(self, path: Path, log: Log) -> bool:
-        """The path is taken only where a deviation has happened, or where the specification lets one happen."""
+    def _deviations(self, plain: Paths, model: Functions) -> Iterator[Behaviour]:
+        """States in which a deviation has happened, or those in which the specification lets one happen."""
         if "deviation" not in self._proof.theory.schemas:
-            return False
-        with recording() as rows:
-            flagged = self._flagged(self._proof.before)
-        if self._follows(path, path.conditions, [log, rows], flagged):
-            return True
-        return self._against(path, log, self._paths(), excused=True) != OTHER_STATE
+            return
+        nothing = Path(Outcome(self._proof.before, Kind.DONE), [], [], ())
+        for q, log in [(nothing, Log()), *plain]:
+            with recording() as rows:
+                flagged = self._flagged(q.result.state)
+            if holds([flagged], model):
+                rows.absorb(log)
+                yield Behaviour(DEVIATED, attrs.evolve(q, conditions=[*q.conditions, flagged]), rows, excused=True)
 
     def _flagged(self, state: Any) -> T.Term:
         """A deviation has happened in this state."""
@@ -164,20 +221,6 @@ class Comparison:
 
         return lift(unbranched(happened), "bool")
 
-    def _stays_in_range(self, path: Path, log: Log) -> bool:
-        """No field can leave its range on the path."""
-        return self._follows(path, path.conditions, [log], T.conjunction(*[fact for fact, _ in path.overflows]))
-
-    def _is_idle(self, path: Path, log: Log) -> bool:
-        """The path leaves the state as it was, which every state allows."""
-        nothing = Path(Outcome(self._proof.before, Kind.DONE), [], [], ())
-        for table in _changed(path, nothing):
-            with recording() as rows:
-                goal = self._same_rows(table, path, nothing)
-            if not self._follows(path, path.conditions, [log, rows], goal):
-                return False
-        return True
-
     def _others(self) -> Iterator[Change]:
         """Arguments that may be replaced, and by what."""
         step = self._proof.transition
@@ -185,7 +228,7 @@ class Comparison:
             if name == step.actor:
                 continue
             values: tuple[Any, ...] = (True, False) if hint == "bool" else (0, 1, self._most(name))
-            for value in values:
+            for value in (*values, DOMID_SELF) if hint == "DomId" else values:
                 yield name, value
             if hint == "U64":
                 yield name, WHOLE_PAGES
@@ -197,78 +240,42 @@ class Comparison:
         """The largest value of an argument."""
         return RANGES.get(self._proof.transition.parameters[name], (0, None))[1] or 1 << 52
 
-    def _paths(self, *changed: Change) -> Paths:
-        """The paths of the specification, with arguments replaced, or words that a peer has stored."""
-        if changed in self._known:
-            return self._known[changed]
+    def _taken(self, changed: tuple[Change, ...], model: Functions) -> Paths:
+        """The path of the specification in a state, with arguments or words of a peer replaced; none if not legal."""
+        known = self._known.setdefault(changed, [])
+        for each in known:
+            if holds(each[0].conditions, model):
+                return [each]
         given = self._proof.arguments
         said = {name: value for name, value in changed if name in self._peers}
         self._proof.arguments = {**given, **{
             name: _replaced(given[name], value, self._most(name)) for name, value in changed if name not in said
         }}
+        plain, self._proof.explorer = self._proof.explorer, lambda: Guided(self._names, model)
         try:
             with peers_said(set(), said):
-                paths = list(self._proof.paths())
+                found = [each for each in self._proof.paths() if holds(each[0].conditions, model)]
         except SpecificationError:
-            paths = []
+            found = []
         finally:
-            self._proof.arguments = given
+            self._proof.arguments, self._proof.explorer = given, plain
         if len(changed) < 2:
-            self._known[changed] = paths
-        return paths
-
-    def _against(self, p: Path, log: Log, paths: Paths, *, excused: bool = False) -> str:
-        """What the paths of the specification do where p is taken.
-
-        excused: only where no deviation has happened after them.
-        """
-        if time.process_time() > self._until:
-            return OTHER_STATE
-        if not excused and any(self._differ(p, paths, model) for model in self._met.get(id(p), ())):
-            return OTHER_STATE
-        quick = self._twin(p, log, paths)
-        if quick != OTHER_STATE:
-            return quick
-        meeting = [(q, its_log) for q, its_log in paths if not _contradict(p, q)]
-        taken = T.disjunction(*[T.conjunction(*q.conditions) for q, _ in meeting])
-        if not self._follows(p, p.conditions, [log, *[each for _, each in meeting]], taken):
-            return OTHER_STATE
-        found = SAME
-        for q, its_log in meeting:
-            found = max(found, self._alike(p, log, q, its_log, excused=excused), key=ORDER.index)
-            if found == OTHER_STATE:
-                break
+            known += found
         return found
 
-    def _twin(self, p: Path, log: Log, paths: Paths, *, ask: bool = True) -> str:
-        """A path of the specification that does the very same, wherever p is taken.
-
-        ask: the solver, too, if it is not plain to see that q is taken.
-        """
-        known = {each.uid for each in p.conditions}
-        for q, its_log in paths:
-            if effect(q)[2:] != effect(p)[2:] or _contradict(p, q):
-                continue
-            rest = T.conjunction(*[each for each in q.conditions if each.uid not in known])
-            if rest is T.boolean(value=True) or (ask and self._follows(p, p.conditions, [log, its_log], rest)):
-                return SAME if self._same_answer(p, q) is T.boolean(value=True) else ANSWER
-        return OTHER_STATE
-
-    def _alike(self, p: Path, p_log: Log, q: Path, q_log: Log, *, excused: bool) -> str:
-        conditions = [*p.conditions, *q.conditions]
-        # do the two ever meet?
-        if self._follows(p, conditions, [p_log, q_log], T.boolean(value=False)):
-            return SAME
-        if [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows] and not self._stays_in_range(p, p_log):
-            return OTHER_STATE
+    def _alike(self, p: Path, p_logs: list[Log], q: Path, q_log: Log, met: list[Functions]) -> str:
+        """Whether the two leave the same state, and answer the same, wherever both are taken."""
+        conditions, logs = [*p.conditions, *q.conditions], [*p_logs, q_log]
+        if [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows]:
+            in_range = T.conjunction(*[fact for fact, _ in p.overflows])
+            if not self._follows(p.conditions, p_logs, in_range, met):
+                return OTHER_STATE
         for table in _changed(p, q):
             with recording() as log:
                 goal = self._same_rows(table, p, q)
-                if excused:
-                    goal = T.disjunction(goal, self._flagged(q.result.state))
-            if not self._follows(p, conditions, [p_log, q_log, log], goal):
+            if not self._follows(conditions, [*logs, log], goal, met):
                 return OTHER_STATE
-        return SAME if self._follows(p, conditions, [p_log, q_log], self._same_answer(p, q)) else ANSWER
+        return SAME if self._follows(conditions, logs, self._same_answer(p, q), met) else ANSWER
 
     def _same_answer(self, p: Path, q: Path) -> T.Term:
         if p.result.kind is not q.result.kind or set(p.result.output) != set(q.result.output):
@@ -304,53 +311,43 @@ class Comparison:
 
         return lift(unbranched(compared_rows), "bool")
 
-    def _differ(self, p: Path, paths: Paths, model: Functions) -> bool:
-        """In a state in which p is taken, none of the other paths is, or one that leaves another row.
-
-        Only what can be seen at once: an answer of no is none.
-        """
-        if not _hold([T.disjunction(*[T.conjunction(*q.conditions) for q, _ in paths])], model):
-            return True
-        for q, _ in paths:
-            if not _hold(q.conditions, model):
-                continue
-            for table in _changed(p, q):
-                writes = [*getattr(p.result.state, table).writes, *getattr(q.result.state, table).writes]
-                keys = [each.key for each in writes if not isinstance(each, RangeWrite)]
-                with recording():
-                    same = [self._same_rows(table, p, q, key) for key in keys]
-                if not _hold(same, model):
-                    return True
+    def _differ(self, p: Path, q: Path, model: Functions) -> bool:
+        """In a state that takes p, q is taken, and leaves another row.  Only what can be seen at once."""
+        if not holds(q.conditions, model):
+            return False
+        for table in _changed(p, q):
+            writes = [*getattr(p.result.state, table).writes, *getattr(q.result.state, table).writes]
+            keys = [each.key for each in writes if not isinstance(each, RangeWrite)]
+            with recording():
+                same = [self._same_rows(table, p, q, key) for key in keys]
+            if not holds(same, model):
+                return True
         return False
 
-    def _follows(self, p: Path, conditions: list[T.Term], logs: list[Log], goal: T.Term) -> bool:
-        """The goal follows from the invariants under the conditions, which are those of p and perhaps more.
+    def _follows(self, conditions: list[T.Term], logs: list[Log], goal: T.Term, met: list[Functions]) -> bool:
+        """The goal follows from the invariants under the conditions, those of p among them.
 
-        If it does not, the state that shows it is kept: it may show at once that another goal does not follow.
+        If it does not, the state that shows it is kept: it may show at once that another behaviour differs.
         """
         if goal is T.boolean(value=True):
             return True
-        denied = T.negate(goal)
-        met = self._met.setdefault(id(p), [])
-        if any(_hold([*conditions, denied], model) for model in met):
-            return False
-        closure = Closure(self._proof.instances, logs, [*conditions, denied])
+        verdict = self._asked(logs, [*conditions, T.negate(goal)])
+        if verdict == SAT:
+            met.insert(0, Met(self._proof.model))
+        return verdict == UNSAT
+
+    def _asked(self, logs: list[Log], conditions: list[T.Term]) -> str:
+        """Whether some state satisfies the invariants and these conditions; it is ``model`` of the proof then."""
+        closure = Closure(self._proof.instances, logs, conditions)
+        verdict = UNKNOWN
         for depth in self._proof.levels:
             if time.process_time() > self._until:
-                return False
+                return UNKNOWN
             closure.grow(depth)
             verdict = self._proof._lazily(closure, [])[0]
             if verdict == UNSAT:
-                return True
-        if verdict == SAT:
-            met.append(self._proof.model)
-        return False
-
-
-def _hold(conditions: list[T.Term], model: Functions) -> bool:
-    """All of these are true in a state."""
-    values = T.evaluate(T.order(conditions), model)
-    return all(values[each.uid] for each in conditions)
+                break
+        return verdict
 
 
 def compared(theory: Theory, names: list[str], mutant: Mutant, budget: float = 120.0, *, exact: bool = True) -> str:

@@ -18,12 +18,12 @@ from proofs.engine import terms as T
 from proofs.engine.hypotheses import Closure
 from proofs.engine.obligations import FAILED, OVERFLOW, PROVED, UNKNOWN, Goal, Problem, Theory, TransitionProof
 from proofs.engine.scope import Counterexample, Scope, broken, keys_at_hand, out_of_range, run
-from proofs.engine.symbolic_tables import Log, RangeWrite, uids
+from proofs.engine.symbolic_tables import Log, RangeWrite, any_key, uids
 from proofs.engine.symbols import Path, lift
 from proofs.matrix import hints
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
-from spec.language.values import RANGES
+from tests.mutants.exploring import Named
 from tests.mutants.mutation import Mutant, applied
 
 QUESTION = 12.0
@@ -71,9 +71,7 @@ def _written(table: Any) -> tuple[Any, ...]:
     found: list[Any] = []
     names = columns(table.schema.row)
     for position, write in enumerate(table.writes):
-        key = write.key if not isinstance(write, RangeWrite) else tuple(
-            T.variable(f"any.{table.schema.name}.{i}", T.INT, RANGES[hint]) for i, hint in enumerate(table.schema.key)
-        )
+        key = write.key if not isinstance(write, RangeWrite) else any_key(table.schema)
         row = write.row(key, table.prefix(position))
         found.append((uids(key), write.matches(key).uid, *[lift(getattr(row, n), h).uid for n, h in names.items()]))
     return tuple(found)
@@ -261,6 +259,8 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float, *, w
     world: most often there is a counterexample, and no proof to be found.
     """
     proof = TransitionProof(theory, theory.transitions[name], hints=hints(), limit=QUESTION)
+    names: dict[Any, str] = {}
+    proof.explorer = lambda: Named(names)
     before = Unchanged(proof)
     worlds = Worlds(theory, mutant)
     answer = Answer()

@@ -1,0 +1,81 @@
+"""Paths of different runs, side by side: those of a mutated step, and those of the specification.
+
+Within one run a condition over all rows (``every``), or a range that is written, is named by its place on the path.
+In two runs different things may stand at one place, and to take them for one would prove anything: so here they are
+named by what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from proofs.engine import terms as T
+from proofs.engine.solvers import Functions
+from proofs.engine.symbolic_tables import recording
+from proofs.engine.symbols import Explorer
+from spec.language.outcomes import IllegalChoice
+
+
+class Named(Explorer):
+    """Names by content.  What a peer has stored keeps the name of its place: the specification allows any word."""
+
+    def __init__(self, names: dict[Any, str], parent: Explorer | None = None, scope: str = "") -> None:
+        """names: shared by all explorers of one comparison."""
+        super().__init__(parent, scope)
+        self._names = names
+
+    def child(self) -> Explorer:
+        """The explorer of a call whose branches are joined."""
+        self._calls += 1
+        return Named(self._names, self, f"{self._scope}{self._calls}.")
+
+    def fresh_name(self, stem: str, of: Callable[[], Any] | None = None) -> str:
+        """The name that this content had before, or a new one."""
+        if of is None:
+            return super().fresh_name(stem)
+        with recording():
+            content = stem, of()
+        return self._names.setdefault(content, f"{stem}!{len(self._names)}")
+
+
+class Met(Functions):
+    """A state that was met.  Of a condition over all rows that it does not speak of, it is hoped that it holds: whether
+    it does is asked before anything is built on it.
+    """
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A function, by its name."""
+        hoped = ({(): 1}, 0) if name.startswith("every!") else default
+        return super().get(name, hoped)
+
+
+def holds(conditions: list[T.Term], model: Functions) -> bool:
+    """All of these are true in a state."""
+    values = T.evaluate(T.order(conditions), model)
+    return all(values[each.uid] for each in conditions)
+
+
+class Guided(Named):
+    """Finds the one path that is taken in a state, or none if a choice is not legal there."""
+
+    def __init__(self, names: dict[Any, str], model: Functions) -> None:
+        super().__init__(names)
+        self._model = model
+
+    def assume(self, term: T.Term) -> None:
+        """Nothing is explored further if this does not hold in the state."""
+        if self._decided(term) is None and not holds([term], self._model):
+            raise IllegalChoice("not in this state")
+        super().assume(term)
+
+    def branch(self, term: T.Term) -> bool:
+        """The value of a condition in the state."""
+        decided = self._decided(term)
+        if decided is None:
+            decided = holds([term], self._model)
+            chosen = term if decided else T.negate(term)
+            self.conditions.append(chosen)
+            self._chosen.append(chosen)
+            self._learn(chosen)
+        return decided
