@@ -28,6 +28,7 @@ from proofs.engine.symbolic_tables import (
     PointWrite,
     RangeWrite,
     SymTable,
+    any_key,
     recording,
     uids,
 )
@@ -39,6 +40,7 @@ COUNT = (0, None)
 
 def name_of(predicate: Callable[..., Any]) -> str:
     """A predicate is known by its name, so it may depend on nothing but its arguments."""
+    predicate = getattr(predicate, "__wrapped__", predicate)
     if predicate.__closure__ or predicate.__name__ == "<lambda>":
         raise SpecificationError(f"count needs a named predicate without captured values, not {predicate.__qualname__}")
     return f"{predicate.__module__.rsplit('.', 1)[-1]}.{predicate.__name__}"
@@ -75,10 +77,43 @@ def _range_number(write: RangeWrite, moment: str, name: str, arguments: tuple[T.
     return T.apply(f"{write.name}.{moment}.{name}", arguments, T.INT, COUNT)
 
 
+class Names:
+    """Names of counts in one job.  Predicates of the same name that say different things are told apart.
+
+    remember: what a predicate says is asked once.  Not so for mutants, which exchange what a predicate calls.
+    """
+
+    remember = True
+    _known: dict[tuple[Any, ...], str] = {}
+    _contents: dict[str, list[int]] = {}
+
+    @classmethod
+    def reset(cls) -> None:
+        """A job begins."""
+        cls._known.clear()
+        cls._contents.clear()
+
+    @classmethod
+    def of(cls, table: SymTable, predicate: Callable[..., Any], arguments: int) -> str:
+        """The name of a predicate asked of a table: one may be asked of two tables, which gives two numbers."""
+        plain = f"{table.schema.name}.{name_of(predicate)}"
+        place = (plain, arguments, predicate.__code__)
+        name = cls._known.get(place) if cls.remember else None
+        if name is None:
+            parts = tuple(T.variable(f"any.argument.{i}") for i in range(arguments))
+            with recording():
+                content = satisfied(table.prefix(0), predicate, any_key(table.schema), parts).uid
+            known = cls._contents.setdefault(plain, [])
+            if content not in known:
+                known.append(content)
+            number = known.index(content)
+            name = cls._known[place] = f"{plain}'{number}" if number else plain
+        return name
+
+
 def total(table: SymTable, predicate: Callable[..., Any], arguments: tuple[T.Term, ...]) -> Any:
     """The number in the table as written so far."""
-    # one predicate may be asked of two tables: two numbers
-    name = f"{table.schema.name}.{name_of(predicate)}"
+    name = Names.of(table, predicate, len(arguments))
     _finite(table, predicate, len(arguments))
     if LOGS:
         mention = Mention(table, predicate, name, arguments)

@@ -19,6 +19,7 @@ from typing import Any
 import attrs
 
 from proofs.engine import terms as T
+from proofs.engine.counting import Names
 from proofs.engine.hypotheses import DEEP, LEVELS, Closure, Depth, Instances
 from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Functions, Growing, renew
 from proofs.engine.solvers import UNKNOWN as UNDECIDED
@@ -153,6 +154,7 @@ class TransitionProof:
                  learn: bool = False) -> None:
         T.reset()
         renew()
+        Names.reset()
         self.learn = learn
         self.hints = hints or {}
         self._assumptions: dict[str, tuple[str, ...]] = {}

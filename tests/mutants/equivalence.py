@@ -40,8 +40,8 @@ from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
 from spec.state import DOMID_SELF
-from tests.mutants.exploring import Guided, Met, Named, holds
-from tests.mutants.mutation import Mutant, applied
+from tests.mutants.exploring import Guided, Met, Named, holds, lasting
+from tests.mutants.mutation import Mutant
 from tests.mutants.search import Unchanged, effect
 from tests.mutants.systematic import GHOSTS
 
@@ -133,7 +133,7 @@ class Comparison:
     def verdict(self) -> str:
         """How much the mutant changes."""
         unchanged = Unchanged(self._proof)
-        with applied(self._mutant), peers_said(self._peers):
+        with lasting(self._mutant), peers_said(self._peers):
             after = [(path, log) for path, log in self._proof.paths() if not unchanged.has(path)]
         for path, _ in after:
             path.conditions.append(unchanged.beyond(path))

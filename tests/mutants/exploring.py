@@ -7,14 +7,47 @@ named by what they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 from proofs.engine import terms as T
+from proofs.engine.counting import Names
 from proofs.engine.solvers import Functions
-from proofs.engine.symbolic_tables import recording
+from proofs.engine.symbolic_tables import SymTable, recording
 from proofs.engine.symbols import Explorer
 from spec.language.outcomes import IllegalChoice
+from tests.mutants.mutation import Mutant, applied
+
+# a mutant changes what predicates say
+Names.remember = False
+
+
+@contextlib.contextmanager
+def lasting(mutant: Mutant) -> Iterator[None]:
+    """The specification with the mutant in it, which also stays in what is evaluated only later: conditions over rows,
+    what a range is filled with, and what is counted.
+    """
+    every, fill, count = SymTable.every, SymTable.fill, SymTable.count
+    known: dict[Any, Any] = {}
+
+    def kept(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def mutated(*arguments: Any) -> Any:
+            with applied(mutant):
+                return function(*arguments)
+
+        return known.setdefault(function, mutated)  # type: ignore[no-any-return]
+
+    with (
+        applied(mutant),
+        patch.object(SymTable, "every", lambda table, pattern, says: every(table, pattern, kept(says))),
+        patch.object(SymTable, "fill", lambda table, pattern, changes: fill(table, pattern, kept(changes))),
+        patch.object(SymTable, "count", lambda table, says, given: count(table, kept(says), given)),
+    ):
+        yield
 
 
 class Named(Explorer):

@@ -7,6 +7,7 @@ caller sees the change, and put back afterwards.
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import textwrap
@@ -66,6 +67,7 @@ def _text(mutant: Mutant, function: Callable[..., Any]) -> str:
     return text.replace(mutant.old, mutant.new)
 
 
+@functools.cache
 def _code(function: Any, text: str, name: str) -> types.CodeType:
     definition = ast.parse(text).body[0]
     assert isinstance(definition, ast.FunctionDef)
