@@ -21,7 +21,7 @@ import attrs
 from proofs.engine import terms as T
 from proofs.engine.counting import Names
 from proofs.engine.hypotheses import DEEP, LEVELS, Closure, Depth, Instances
-from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Functions, Growing, renew
+from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Growing, renew
 from proofs.engine.solvers import UNKNOWN as UNDECIDED
 from proofs.engine.symbolic_tables import Log, recording, symbolic_state
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
@@ -170,8 +170,6 @@ class TransitionProof:
         self.explored = 0
         self.refusals: dict[str, int] = {}
         self.problems: list[tuple[Obligation, Problem]] = []
-        self.model: Functions = {}
-        """What the last question that had an answer is true of: values of all functions."""
 
     # -- paths
 
@@ -300,8 +298,7 @@ class TransitionProof:
         writer = T.Writer()
         verdict = growing.check(writer.piece([*given, *pool] if self.theory.eager else given))
         while verdict == SAT:
-            self.model = growing.model()
-            values = T.evaluate(ordered, self.model)
+            values = T.evaluate(ordered, growing.model())
             broken = [i for i, fact in enumerate(pool) if not values[fact.uid] and not chosen[i]]
             if not broken:
                 break

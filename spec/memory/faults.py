@@ -112,8 +112,8 @@ def translation_fault(s: State, domain: DomId, gfn: Gfn, at_leaf: bool, order: i
     legal(one_of(order, 0, 9, 18), "an entry maps a page, 2 MB or 1 GB")
     first, pages = block_start(gfn, order), block_pages(order)
     legal(
-        every(s.p2m, (domain, span(first, pages)), lambda each, _d, _g: p2m.is_live(each)),
-        "one entry maps the whole block",
+        every(s.p2m, (domain, span(first, pages)), lambda each, _d, _g: both(p2m.is_live(each), neg(each.hardware))),
+        "one entry maps the whole block, and is not valid",
     )
     return restart(fill(s, "p2m", (domain, span(first, pages)), lambda _row, _d, _g: {"hardware": True}))
 

@@ -30,9 +30,9 @@ import attrs
 
 from proofs.engine import symbols
 from proofs.engine import terms as T
-from proofs.engine.hypotheses import Closure
+from proofs.engine.hypotheses import LEVELS, Closure
 from proofs.engine.obligations import Theory, TransitionProof, fresh_key
-from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Functions
+from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Functions, Growing
 from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
 from spec.language import Index
@@ -54,6 +54,7 @@ PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
 WHOLE_PAGES, LESS, MORE = "whole pages", "one less", "one more"
 """In place of a size: the size, rounded down; in place of a number: its neighbours."""
+DEEPEST = len(LEVELS) - 1
 QUESTION = 5.0
 """Seconds that one question may take; what is not known by then is not proved."""
 
@@ -129,6 +130,8 @@ class Comparison:
         self._mutant, self._until = mutant, until
         self._known: dict[tuple[Change, ...], Paths] = {}
         self._peers: set[str] = set()
+        self._needed: set[int] = set()
+        self._model: Functions = {}
 
     def verdict(self) -> str:
         """How much the mutant changes."""
@@ -150,19 +153,24 @@ class Comparison:
         worst, logs = SAME, [log]
         met: list[Functions] = []
         tried: set[tuple[int, ...]] = set()
+        depth = 0
         while True:
-            verdict = self._asked(logs, path.conditions)
+            verdict = self._asked(logs, path.conditions, depth)
             if verdict == UNSAT:
                 return worst
             if verdict != SAT:
                 return OTHER_STATE
-            met.append(Met(self._proof.model))
+            met.append(self._model)
             found = next(self._same(path, logs, met, tried), None)
-            if found is None:
+            if found is not None:
+                path.conditions.append(T.negate(T.conjunction(*found.path.conditions)))
+                logs.append(found.log)
+                worst = max(worst, found.verdict, key=ORDER.index)
+            elif depth == DEEPEST:
                 return OTHER_STATE
-            path.conditions.append(T.negate(T.conjunction(*found.path.conditions)))
-            logs.append(found.log)
-            worst = max(worst, found.verdict, key=ORDER.index)
+            else:
+                # perhaps there is no such state, which more facts would show
+                depth += 1
 
     def _same(self, p: Path, logs: list[Log], met: list[Functions], tried: set[tuple[int, ...]]) -> Iterator[Behaviour]:
         """Behaviours of the specification in the state that was met last which are the same as p wherever both are
@@ -177,9 +185,9 @@ class Comparison:
             if identity in tried or _contradict(p, q) or any(self._differ(p, q, model) for model in met):
                 continue
             tried.add(identity)
-            answers = self._alike(p, logs, q, each.log, met)
-            if answers != OTHER_STATE:
-                yield attrs.evolve(each, verdict=max(each.verdict, answers, key=ORDER.index))
+            if self._alike(p, logs, q, each.log, met):
+                same = self._exact and each.verdict == SAME and self._same_answers(p, logs, q, each.log, met)
+                yield each if same else attrs.evolve(each, verdict=max(each.verdict, ANSWER, key=ORDER.index))
 
     def _behaviours(self, model: Functions) -> Iterator[Behaviour]:
         """What the specification does in a state: first in the same call, then in others."""
@@ -263,19 +271,19 @@ class Comparison:
             known += found
         return found
 
-    def _alike(self, p: Path, p_logs: list[Log], q: Path, q_log: Log, met: list[Functions]) -> str:
-        """Whether the two leave the same state, and answer the same, wherever both are taken."""
-        conditions, logs = [*p.conditions, *q.conditions], [*p_logs, q_log]
+    def _alike(self, p: Path, p_logs: list[Log], q: Path, q_log: Log, met: list[Functions]) -> bool:
+        """Whether the two leave the same state wherever both are taken."""
         if [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows]:
             in_range = T.conjunction(*[fact for fact, _ in p.overflows])
             if not self._follows(p.conditions, p_logs, in_range, met):
-                return OTHER_STATE
-        for table in _changed(p, q):
-            with recording() as log:
-                goal = self._same_rows(table, p, q)
-            if not self._follows(conditions, [*logs, log], goal, met):
-                return OTHER_STATE
-        return SAME if self._follows(conditions, logs, self._same_answer(p, q), met) else ANSWER
+                return False
+        with recording() as log:
+            goal = T.conjunction(*[self._same_rows(table, p, q) for table in _changed(p, q)])
+        return self._follows([*p.conditions, *q.conditions], [*p_logs, q_log, log], goal, met)
+
+    def _same_answers(self, p: Path, p_logs: list[Log], q: Path, q_log: Log, met: list[Functions]) -> bool:
+        """Whether the two answer the same wherever both are taken."""
+        return self._follows([*p.conditions, *q.conditions], [*p_logs, q_log], self._same_answer(p, q), met)
 
     def _same_answer(self, p: Path, q: Path) -> T.Term:
         if p.result.kind is not q.result.kind or set(p.result.output) != set(q.result.output):
@@ -331,23 +339,41 @@ class Comparison:
         """
         if goal is T.boolean(value=True):
             return True
-        verdict = self._asked(logs, [*conditions, T.negate(goal)])
+        verdict = self._asked(logs, [*conditions, T.negate(goal)], DEEPEST)
         if verdict == SAT:
-            met.insert(0, Met(self._proof.model))
+            met.insert(0, self._model)
         return verdict == UNSAT
 
-    def _asked(self, logs: list[Log], conditions: list[T.Term]) -> str:
-        """Whether some state satisfies the invariants and these conditions; it is ``model`` of the proof then."""
+    def _asked(self, logs: list[Log], conditions: list[T.Term], depth: int) -> str:
+        """Whether some state satisfies the invariants and these conditions; ``_model`` is one.
+
+        As in the proofs, a fact is given to the solver only when a state is found that breaks it, or when it was needed
+        before.  depth: of the facts.
+        """
         closure = Closure(self._proof.instances, logs, conditions)
-        verdict = UNKNOWN
-        for depth in self._proof.levels:
-            if time.process_time() > self._until:
-                return UNKNOWN
-            closure.grow(depth)
-            verdict = self._proof._lazily(closure, [])[0]
-            if verdict == UNSAT:
-                break
-        return verdict
+        growing, writer = Growing(QUESTION), T.Writer()
+        given: set[int] = set()
+        verdict = growing.check(writer.piece(conditions))
+        for each in self._proof.levels[:depth + 1]:
+            closure.grow(each)
+            pool = closure.assertions[closure.given:]
+            ordered = T.order(pool)
+            missing = [fact for fact in pool if fact.uid in self._needed and fact.uid not in given]
+            while verdict == SAT and time.process_time() < self._until:
+                if missing:
+                    given |= {fact.uid for fact in missing}
+                    verdict = growing.check(writer.piece(missing))
+                    missing = []
+                    continue
+                self._model = Met(growing.model())
+                values = T.evaluate(ordered, self._model)
+                missing = [fact for fact in pool if not values[fact.uid] and fact.uid not in given]
+                self._needed |= {fact.uid for fact in missing}
+                if not missing:
+                    break
+            if verdict != SAT:
+                return verdict
+        return SAT if time.process_time() < self._until else UNKNOWN
 
 
 def compared(theory: Theory, names: list[str], mutant: Mutant, budget: float = 120.0, *, exact: bool = True) -> str:
