@@ -35,7 +35,6 @@ from proofs.engine.obligations import Theory, TransitionProof, fresh_key
 from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Functions, Growing
 from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
-from spec.language import Index
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
@@ -209,25 +208,13 @@ class Comparison:
 
     def _deviations(self, plain: Paths, model: Functions) -> Iterator[Behaviour]:
         """States in which a deviation has happened, or those in which the specification lets one happen."""
-        if "deviation" not in self._proof.theory.schemas:
-            return
         nothing = Path(Outcome(self._proof.before, Kind.DONE), [], [], ())
         for q, log in [(nothing, Log()), *plain]:
             with recording() as rows:
-                flagged = self._flagged(q.result.state)
+                flagged = T.negate(self._proof._claimed(q.result.state))
             if holds([flagged], model):
                 rows.absorb(log)
                 yield Behaviour(DEVIATED, attrs.evolve(q, conditions=[*q.conditions, flagged]), rows, excused=True)
-
-    def _flagged(self, state: Any) -> T.Term:
-        """A deviation has happened in this state."""
-        flags = columns(self._proof.theory.schemas["deviation"].row)
-
-        def happened() -> Any:
-            row = state.deviation[Index(0)]
-            return wrap(T.disjunction(*[lift(getattr(row, name), "bool") for name in flags]))
-
-        return lift(unbranched(happened), "bool")
 
     def _others(self) -> Iterator[Change]:
         """Arguments that may be replaced, and by what."""
