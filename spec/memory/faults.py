@@ -241,6 +241,14 @@ def repairs_add_nothing(old: State, new: State, actor: DomId, domain: DomId, gfn
     )
 
 
+@two_state("TWO-P2M-INVALIDATED", over="p2m", fulfils="SR-MEM-15")
+def mappings_are_invalidated_at_the_root(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """What stays mapped loses its valid bit only where Xen invalidates the entries of the root."""
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    stays = both(p2m.is_live(after), before.type == after.type, before.mfn == after.mfn)
+    return implies(both(stays, before.hardware, neg(after.hardware)), gfn < invalidated_pages(old))
+
+
 @invariant("INV-FLUSH-CURSOR", over="vcpu", fulfils="SR-MEM-15")
 def flushes_begin_at_the_first_page(s: State, domain: DomId, vcpu: VcpuId) -> bool:
     """No page counts as flushed while no flush is due: the next one leaves none out."""

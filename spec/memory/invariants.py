@@ -43,6 +43,7 @@ from spec.state import FIRST_RESERVED, NOBODY, ActiveGrant, P2mEntry, P2mType, S
 MOST_MAPPED_AT_ONCE = 64
 """Guest frames that one call may map to a device."""
 LARGEST_ROOT = 1 << 36
+LARGEST_ROOT_ARM32 = 1 << 28
 """Guest frames under the largest root table (48 bits of address)."""
 
 
@@ -56,8 +57,11 @@ def is_taken(s: State, mfn: Mfn) -> Boolean:
 
 @invariant("INV-SETTINGS", over="settings", fulfils="SR-MEM-21")
 def settings_are_possible(s: State, i: Index) -> bool:
-    """The root table covers at most 2**36 guest frames, and addresses name at most 2**52 machine frames."""
-    return both(s.settings[i].root_pages <= LARGEST_ROOT, s.settings[i].physical_pages <= LAST_FRAME)
+    """The root table covers at most 2**36 guest frames, on arm32 2**28; addresses name at most 2**52 machine frames."""
+    row = s.settings[i]
+    return both(
+        row.root_pages <= ite(row.arm32, LARGEST_ROOT_ARM32, LARGEST_ROOT), row.physical_pages <= LAST_FRAME,
+    )
 
 
 # ---- frames
