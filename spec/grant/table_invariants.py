@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from spec.domain.privilege import may_act_on, pair_allowed
 from spec.grant.access import is_pinned
-from spec.grant.entries import ENTRIES_V2, RESERVED_ENTRIES
+from spec.grant.entries import ENTRIES_V2, RESERVED_ENTRIES, place_v2
 from spec.grant.invariants import SOURCE, is_live
 from spec.grant.table import status_frames_for
 from spec.grant.teardown import lists_frame
@@ -247,6 +247,20 @@ def entries_change_with_the_version(old: State, new: State, actor: DomId, mfn: M
              mfn == first.mfn, neg(own), old.domain[actor].status == Status.ALIVE,
              neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
         neg(old.domain[actor].grant_version == new.domain[actor].grant_version),
+    )
+
+
+@two_state("TWO-GNT-ENTRY-KEPT", over="active_grant", fulfils=("SR-GNT-2", "SR-GNT-10"))
+def entries_in_use_are_not_moved(old: State, new: State, actor: DomId, granter: DomId, ref: GrantRef) -> bool:
+    """Of a grant in use in a table of version 2, whose marks are elsewhere, Xen does not write the entry; only a change
+    of version does.
+    """
+    place = place_v2(old, granter, ref)
+    own = either(count(old.p2m, _writes, actor, place[0]) > 0, count(old.copy_side, _is_target, actor, place[0]) > 0)
+    return implies(
+        both(is_pinned(old.active_grant[granter, ref]), old.version_change[granter].to == 0, neg(own),
+             old.domain[granter].grant_version == 2, old.domain[granter].status == Status.ALIVE),
+        old.word[place].raw == new.word[place].raw,
     )
 
 

@@ -21,6 +21,7 @@ from spec.language import (
     VcpuId,
     accept,
     both,
+    count,
     either,
     every,
     fill,
@@ -39,7 +40,7 @@ from spec.language import (
     two_state,
 )
 from spec.memory import p2m
-from spec.state import P2mEntry, State, Status
+from spec.state import P2mEntry, State, Status, Vcpu
 
 TRANSLATION = 1
 """A stage-2 translation fault: the hardware finds no valid entry."""
@@ -241,12 +242,21 @@ def repairs_add_nothing(old: State, new: State, actor: DomId, domain: DomId, gfn
     )
 
 
+def _is_due(row: Vcpu, domain: DomId, _vcpu: VcpuId, flushing: DomId) -> Boolean:
+    return both(domain == flushing, row.flush_due)
+
+
 @two_state("TWO-P2M-INVALIDATED", over="p2m", fulfils="SR-MEM-15")
 def mappings_are_invalidated_at_the_root(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
-    """What stays mapped loses its valid bit only where Xen invalidates the entries of the root."""
+    """What stays mapped loses its valid bit only where Xen invalidates the entries of the root: when a flush ends, or
+    before the domain first runs.
+    """
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
     stays = both(p2m.is_live(after), before.type == after.type, before.mfn == after.mfn)
-    return implies(both(stays, before.hardware, neg(after.hardware)), gfn < invalidated_pages(old))
+    ends = count(new.vcpu, _is_due, domain) < count(old.vcpu, _is_due, domain)
+    return implies(both(stays, before.hardware, neg(after.hardware)), both(
+        gfn < invalidated_pages(old), either(ends, neg(old.domain[domain].created)),
+    ))
 
 
 @invariant("INV-FLUSH-CURSOR", over="vcpu", fulfils="SR-MEM-15")

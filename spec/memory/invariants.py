@@ -31,6 +31,7 @@ from spec.language import (
 from spec.memory.frames import (
     LAST_FRAME,
     WORDS,
+    can_get_page,
     is_foreign_of,
     is_grant_use_of,
     is_orphan_of,
@@ -309,15 +310,16 @@ def _maps(row: P2mEntry, domain: DomId, _gfn: Gfn, user: DomId, mfn: Mfn) -> Boo
 
 @two_state("TWO-FRAME-CLEANED", over="frame", fulfils="SR-MEM-12")
 def caches_are_cleaned_by_users(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
-    """What the caches alone hold of a domain's page is written back, or dropped, only on behalf of a domain that may
-    act on the owner, has the page in use through a grant, or has it mapped.
+    """What the caches alone hold of a domain's page is written back, or dropped, only on behalf of a domain that has it
+    mapped, or that may act on the owner or has the page in use through a grant: then while Xen holds the page.
     """
     before, after = old.frame[mfn], new.frame[mfn]
     return implies(
         both(is_taken(old, mfn), before.owner == after.owner, before.unclean, neg(after.unclean)),
         either(
-            may_act_on(old, actor, before.owner),
-            count(old.active_grant, _uses, actor, mfn) > 0, count(old.p2m, _maps, actor, mfn) > 0,
+            count(old.p2m, _maps, actor, mfn) > 0,
+            both(can_get_page(old, mfn),
+                 either(may_act_on(old, actor, before.owner), count(old.active_grant, _uses, actor, mfn) > 0)),
         ),
     )
 

@@ -2,9 +2,9 @@
 
 - ``nothing``: each mutated step gives the same answer and leaves the same state as the step of the specification.
 - ``answer``: it leaves the same state, or the state as it was, and answers something else.
-- ``call``: it does what a call of the same domain with one or two other arguments does to that state, or what the same
-  call does if a peer has stored another word by the time that it is read; so what it changes is which calls are
-  refused, and whatever it leads to, the specification leads to as well.
+- ``call``: it does what another call of the same domain does to that state, with one or two other arguments or to
+  another end, or what the same call does if a peer has stored other words by the time that they are read; so what it
+  changes is which calls are refused, and whatever it leads to, the specification leads to as well.
 - ``deviated``: it makes a difference only where a deviation of Xen has happened before, or happens in every step of
   the specification that is possible there; the properties that speak of it (``except_for``) make no claim then.
 - ``state``: anything else, and whatever could not be proved to be one of the above.
@@ -51,8 +51,20 @@ Change = tuple[str, Any]
 """An argument, or a word that a peer has stored, and what stands in its place."""
 PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
-WHOLE_PAGES, LESS, MORE = "whole pages", "one less", "one more"
-"""In place of a size: the size, rounded down; in place of a number: its neighbours."""
+EVERYTHING = "every word"
+"""In place of the name of one word that a peer has stored."""
+CACHES, CACHED = ("tlb", "walk_cache"), {"present", "cached"}
+"""Tables whose rows the hardware may give up at any time, and by which field they say that they are held."""
+WHOLE_PAGES, PAGE_LESS, PAGE_MORE, LESS, MORE = "whole pages", "a page less", "a page more", "one less", "one more"
+BEHIND = "one more than "
+"""In place of a size: the size, rounded down, or a page more or less; in place of a number: its neighbours, or that of
+another argument.
+"""
+PAGE = 4096
+STEP = "instead"
+"""In place of the name of an argument: another step of the same domain."""
+MOST_MISSING = 2
+"""Arguments of another step that may be tried with either value."""
 DEEPEST = len(LEVELS) - 1
 QUESTION = 5.0
 """Seconds that one question may take; what is not known by then is not proved."""
@@ -71,12 +83,20 @@ def _changed(p: Path, q: Path) -> Iterator[str]:
             yield each.name
 
 
-def _replaced(given: T.Term, value: Any, most: int) -> T.Term:
+def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) -> T.Term:
     """An argument in another's place.  most: the largest that it can be."""
+    given = arguments[name]
     if isinstance(value, bool):
         return T.boolean(value)
+    if isinstance(value, str) and value.startswith(BEHIND):
+        other = arguments[value.removeprefix(BEHIND)]
+        return T.choose(T.less(other, T.number(most)), T.add(other, T.number(1)), given)
+    if value == PAGE_LESS:
+        return T.choose(T.less(given, T.number(PAGE)), given, T.subtract(given, T.number(PAGE)))
+    if value == PAGE_MORE:
+        return T.choose(T.less(T.number(most - PAGE), given), given, T.add(given, T.number(PAGE)))
     if value == WHOLE_PAGES:
-        return T.subtract(given, T.remainder(given, 4096))
+        return T.subtract(given, T.remainder(given, PAGE))
     if value == LESS:
         return T.choose(T.less(T.number(0), given), T.subtract(given, T.number(1)), given)
     if value == MORE:
@@ -196,11 +216,12 @@ class Comparison:
         yield from self._deviations(plain, model)
         # every state allows that nothing happens
         yield Behaviour(ANSWER, Path(Outcome(self._proof.before, Kind.DONE), [], [], ()), Log())
-        others = [*self._others(), *((name, value) for name in sorted(self._peers) for value in PEERS)]
+        words = [*sorted(self._peers), EVERYTHING] if self._peers else []
+        others = [*self._others(), *((name, value) for name in words for value in PEERS)]
         spoken = set(re.findall(r"\w+", self._mutant.words))
-        others.sort(key=lambda each: (each[0] not in spoken, each[0] not in self._peers))
+        others.sort(key=lambda each: (each[0] not in spoken, each[0] not in words))
         pairs = ((one, two) for one in others if one[0] in spoken for two in others if one[0] != two[0])
-        for changed in itertools.chain(((one,) for one in others), pairs):
+        for changed in itertools.chain(((one,) for one in others), self._other_steps(), pairs):
             if time.process_time() > self._until:
                 return
             for q, log in self._taken(changed, model):
@@ -226,10 +247,22 @@ class Comparison:
             for value in (*values, DOMID_SELF) if hint == "DomId" else values:
                 yield name, value
             if hint == "U64":
-                yield name, WHOLE_PAGES
+                yield from ((name, each) for each in (WHOLE_PAGES, PAGE_LESS, PAGE_MORE))
             if hint in ("U32", "U64"):
                 yield name, LESS
                 yield name, MORE
+                yield from ((name, BEHIND + other) for other in step.parameters if other != name
+                            and step.parameters[other] in ("U32", "U64"))
+
+    def _other_steps(self) -> Iterator[tuple[Change, ...]]:
+        """Other steps of the same domain, with the same arguments, and all values of conditions that are missing."""
+        own = self._proof.transition
+        for name, step in self._proof.theory.transitions.items():
+            missing = [each for each in step.parameters if each not in own.parameters]
+            fits = all(step.parameters[each] == own.parameters.get(each, "bool") for each in step.parameters)
+            if name != own.name and fits and step.actor == own.actor and len(missing) <= MOST_MISSING:
+                for values in itertools.product((False, True), repeat=len(missing)):
+                    yield (STEP, name), *zip(missing, values, strict=True)
 
     def _most(self, name: str) -> int:
         """The largest value of an argument."""
@@ -241,11 +274,20 @@ class Comparison:
         for each in known:
             if holds(each[0].conditions, model):
                 return [each]
-        given = self._proof.arguments
+        given, own = self._proof.arguments, self._proof.transition
         said = {name: value for name, value in changed if name in self._peers}
-        self._proof.arguments = {**given, **{
-            name: _replaced(given[name], value, self._most(name)) for name, value in changed if name not in said
-        }}
+        said |= {name: value for each, value in changed if each == EVERYTHING for name in self._peers}
+        other = dict(changed).get(STEP)
+        if other is None:
+            self._proof.arguments = {**given, **{
+                name: _replaced(given, name, value, self._most(name)) for name, value in changed if name in given
+            }}
+        else:
+            self._proof.transition = self._proof.theory.transitions[other]
+            self._proof.arguments = {
+                name: given[name] if name in given else T.boolean(value=dict(changed)[name])
+                for name in self._proof.transition.parameters
+            }
         plain, self._proof.explorer = self._proof.explorer, lambda: Guided(self._names, model)
         try:
             with peers_said(set(), said):
@@ -253,7 +295,7 @@ class Comparison:
         except SpecificationError:
             found = []
         finally:
-            self._proof.arguments, self._proof.explorer = given, plain
+            self._proof.arguments, self._proof.transition, self._proof.explorer = given, own, plain
         if len(changed) < 2:
             known += found
         return found
@@ -300,8 +342,9 @@ class Comparison:
                     a, b = lift(getattr(one, name), hint), lift(getattr(other, name), hint)
                     found.append(T.iff(a, b) if hint == "bool" else T.equal(a, b))
             same = T.conjunction(*found)
-            if table == "tlb" and "present" in columns(schema.row):
-                same = T.disjunction(same, T.negate(lift(getattr(p.result.state, table)[key].present, "bool")))
+            if table in CACHES:
+                held = getattr(getattr(p.result.state, table)[key], next(iter(CACHED & set(columns(schema.row)))))
+                same = T.disjunction(same, T.negate(lift(held, "bool")))
             return wrap(same)
 
         return lift(unbranched(compared_rows), "bool")
