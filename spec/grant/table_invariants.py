@@ -33,7 +33,7 @@ from spec.language import (
     within,
 )
 from spec.memory.frames import WORDS
-from spec.memory.p2m import RAM, is_writable
+from spec.memory.p2m import FOREIGN, RAM, is_writable
 from spec.state import CopySide, P2mEntry, State, Status, Use
 
 # ---- the frames of a table
@@ -261,6 +261,19 @@ def entries_in_use_are_not_moved(old: State, new: State, actor: DomId, granter: 
         both(is_pinned(old.active_grant[granter, ref]), old.version_change[granter].to == 0, neg(own),
              old.domain[granter].grant_version == 2, old.domain[granter].status == Status.ALIVE),
         old.word[place].raw == new.word[place].raw,
+    )
+
+
+@two_state("TWO-P2M-FOREIGN-NEW", over="p2m", fulfils="SR-MEM-12")
+def foreign_rows_begin_with_what_their_owner_has(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """What is newly mapped from another domain is memory that this domain has mapped itself, or a frame of its grant
+    table.
+    """
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    owner = old.frame[after.mfn].owner
+    return implies(
+        both(one_of(after.type, *FOREIGN), neg(both(before.type == after.type, before.mfn == after.mfn))),
+        either(count(old.p2m, _is_ram_at, owner, after.mfn) > 0, count(old.grant_frame, lists_frame, after.mfn) > 0),
     )
 
 
