@@ -344,6 +344,20 @@ def tag_names_its_domain(s: TableState, vmid: U16) -> Boolean:
     return implies(tag.used, both(s.space[tag.domain].named, s.space[tag.domain].vmid == vmid))
 
 
+@invariant("INV-TLB-RANGE", over="tlb", fulfils="SR-MEM-17", theory="tables")
+def cached_is_in_range(s: TableState, vmid: U16, i0: Index, i1: Index, i2: Index, i3: Index) -> Boolean:
+    """No translation of an address that is too large is cached."""
+    return implies(s.tlb[vmid, i0, i1, i2, i3].cached, gfn_of(i0, i1, i2, i3) < s.shape[ONE].ipa_frames)
+
+
+@invariant("INV-TLB-TABLE-RANGE", over="walk_cache", fulfils="SR-MEM-17", theory="tables")
+def cached_table_is_in_range(s: TableState, vmid: U16, level: U8, i0: Index, i1: Index, i2: Index, i3: Index
+                             ) -> Boolean:
+    """No table pointer for an address that is too large is cached."""
+    cached = s.walk_cache[vmid, level, i0, i1, i2, i3].cached
+    return implies(cached, gfn_of(i0, i1, i2, i3) < s.shape[ONE].ipa_frames)
+
+
 @invariant("INV-TLB-CURRENT", over="tlb", fulfils=("SR-MEM-17", "SR-GNT-7"), theory="tables")
 def cached_is_current(s: TableState, vmid: U16, i0: Index, i1: Index, i2: Index, i3: Index) -> Boolean:
     """Unless a flush is pending, a cached translation is what the tables say now."""
