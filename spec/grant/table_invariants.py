@@ -208,9 +208,12 @@ def versions_change_by_their_domain(old: State, new: State, actor: DomId, domain
 
 @two_state("TWO-GNT-VERSION-UNUSED", over="active_grant", fulfils="SR-GNT-10")
 def versions_change_when_unused(old: State, new: State, actor: DomId, granter: DomId, ref: GrantRef) -> bool:
-    """When the version of a table changes, no grant but the reserved ones is in use."""
+    """When a change of the version of a table begins, and when it takes effect, no grant but the reserved ones is in
+    use.
+    """
+    begins = both(old.version_change[granter].to == 0, new.version_change[granter].to != 0)
     return implies(
-        neg(old.domain[granter].grant_version == new.domain[granter].grant_version),
+        either(begins, neg(old.domain[granter].grant_version == new.domain[granter].grant_version)),
         either(ref < RESERVED_ENTRIES, neg(is_pinned(old.active_grant[granter, ref]))),
     )
 
