@@ -11,6 +11,7 @@ EXPLAINED: dict[str, str] = {
     "grant.teardown.release_mapping#6": "no handle is ever on record as one of a device (INV-GNT-NO-DEVICE-MAPS)",
     "grant.unmap._phase1#2": "no handle beyond the maptrack is in use (INV-GNT-HANDLE), which is refused alike",
     "grant.unmap._phase1#18": "no handle beyond the maptrack is in use (INV-GNT-HANDLE), which is refused alike",
+    "grant.version.is_used_beyond#1": "no grant in use is beyond the table (INV-GNT-BOUND)",
     "grant.version.set_version#22": "where no change is under way, nothing is cleared (INV-GNT-CHANGE)",
     "grant.version.set_version#23": "where no change is under way, nothing is withdrawn (INV-GNT-CHANGE)",
     "memory.faults.translation_fault#1": "above the highest gfn nothing is live (INV-P2M-RANGE), which ends alike",

@@ -155,12 +155,12 @@ def test_cache_flush__writes_back_only_if_asked_to_clean(op: int, unclean: bool)
     assert flush(granted(), frame_of(GRANTER), op=op).state.frame[frame_of(GRANTER)].unclean == unclean
 
 
-def large() -> State:
+def large(ref: int = 4600) -> State:
     """The granter has a table of nine frames, 4608 entries, and has granted its page by one of the last."""
     s = with_domain(machine(), GRANTER, max_grant_frames=16)
     for number in range(1, 9):
         s = with_grant_frame(s, GRANTER, number)
-    return mapped_grant(grant_v1(s, GRANTER, 4600, MAPPER), GRANTER, 4600, MAPPER, 0, HOLE)
+    return mapped_grant(grant_v1(s, GRANTER, ref, MAPPER), GRANTER, ref, MAPPER, 0, HOLE)
 
 
 def test_cache_flush__looks_at_4096_grants_at_a_time() -> None:
@@ -179,6 +179,14 @@ def test_cache_flush__looks_no_further_than_the_table() -> None:
 
 def test_cache_flush__goes_on_where_the_cursor_says() -> None:
     assert flush(large(), frame_of(GRANTER), cursor=CHUNK).kind is Kind.DONE
+
+
+def test_cache_flush__looks_at_the_very_entry_that_the_cursor_names() -> None:
+    assert flush(large(), frame_of(GRANTER), cursor=4600).kind is Kind.DONE
+
+
+def test_cache_flush__looks_at_the_first_of_the_next_4096_only_then() -> None:
+    assert flush(large(CHUNK), frame_of(GRANTER)).kind is Kind.RESTART
 
 
 def test_cache_flush__does_not_find_a_grant_below_a_forged_cursor() -> None:

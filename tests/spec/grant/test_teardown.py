@@ -32,10 +32,10 @@ def dying(s: State, domain: DomId = MAPPER, stage: Stage = Stage.GRANTS) -> Stat
     return put(s, "domain", domain, status=Status.DYING, stage=stage)
 
 
-def mapped(*, readonly: bool = False) -> State:
-    """The mapper has one mapping, under handle 3, and is being destroyed."""
+def mapped(*, readonly: bool = False, handle: int = 3) -> State:
+    """The mapper has one mapping and is being destroyed."""
     s = grant_v1(machine(), GRANTER, REF, MAPPER)
-    return dying(mapped_grant(s, GRANTER, REF, MAPPER, 3, HOLE, readonly=readonly))
+    return dying(mapped_grant(s, GRANTER, REF, MAPPER, handle, HOLE, readonly=readonly))
 
 
 def entry(s: State) -> EntryV1:
@@ -105,9 +105,10 @@ def test_release_mapping__is_for_a_mapping_that_lives() -> None:
         release_mapping(mapped(), MAPPER, Handle(4))
 
 
-def test_free_maptrack_frame__waits_until_nothing_in_it_lives() -> None:
+@pytest.mark.parametrize("handle", [0, 3, 255])
+def test_free_maptrack_frame__waits_until_nothing_in_it_lives(handle: int) -> None:
     with pytest.raises(IllegalChoice):
-        free_maptrack_frame(mapped(), MAPPER)
+        free_maptrack_frame(mapped(handle=handle), MAPPER)
 
 
 def test_free_maptrack_frame__ends_with_the_last_one() -> None:

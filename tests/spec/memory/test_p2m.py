@@ -10,6 +10,7 @@ from spec.language.outcomes import IllegalChoice
 from spec.memory.p2m import (
     MOST_TABLES,
     cache_mapping,
+    forget_mapping,
     insert_page,
     insert_range,
     is_any_ram,
@@ -87,6 +88,11 @@ def test_cache__gives_no_right_that_the_mapping_has_not() -> None:
 def test_cache__holds_only_what_the_hardware_can_translate() -> None:
     with pytest.raises(IllegalChoice):
         cache_mapping(put(machine(), "p2m", (MAPPER, PAGE), hardware=False), MAPPER, PAGE)
+
+
+def test_cache__may_give_up_what_it_holds() -> None:
+    s = cache_mapping(machine(), MAPPER, PAGE).state
+    assert not sound(forget_mapping(s, MAPPER, PAGE), s, MAPPER).state.tlb[MAPPER, PAGE].present
 
 
 def test_cache__holds_nothing_once_a_page_is_unmapped() -> None:
