@@ -33,7 +33,7 @@ from proofs.engine import terms as T
 from proofs.engine.hypotheses import LEVELS, Closure
 from proofs.engine.obligations import Theory, TransitionProof, fresh_key
 from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Functions, Growing
-from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording
+from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording, uids
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
@@ -170,7 +170,6 @@ class Comparison:
         if not self._exact and path.result.state is self._proof.before and not path.overflows:
             return ANSWER
         worst, logs = SAME, [log]
-        met: list[Functions] = []
         tried: set[tuple[int, ...]] = set()
         depth = 0
         while True:
@@ -179,8 +178,7 @@ class Comparison:
                 return worst
             if verdict != SAT:
                 return OTHER_STATE
-            met.append(self._model)
-            found = next(self._same(path, logs, met, tried), None)
+            found = next(self._same(path, logs, self._model, tried), None)
             if found is not None:
                 path.conditions.append(T.negate(T.conjunction(*found.path.conditions)))
                 logs.append(found.log)
@@ -191,21 +189,27 @@ class Comparison:
                 # perhaps there is no such state, which more facts would show
                 depth += 1
 
-    def _same(self, p: Path, logs: list[Log], met: list[Functions], tried: set[tuple[int, ...]]) -> Iterator[Behaviour]:
-        """Behaviours of the specification in the state that was met last which are the same as p wherever both are
-        taken.
+    def _same(self, p: Path, logs: list[Log], model: Functions, tried: set[tuple[int, ...]]) -> Iterator[Behaviour]:
+        """Behaviours of the specification in a state which are the same as p wherever both are taken and the rows that
+        either has written are the same.
         """
-        for each in self._behaviours(met[-1]):
+        for each in self._behaviours(model):
             q = each.path
             if each.excused:
                 yield each
                 continue
             identity = (*(condition.uid for condition in q.conditions), *effect(q)[2:])
-            if identity in tried or _contradict(p, q) or any(self._differ(p, q, model) for model in met):
+            if identity in tried or _contradict(p, q):
+                continue
+            with recording() as rows:
+                same_here = self._same_where_written(p, q)
+            if not holds([same_here], model):
                 continue
             tried.add(identity)
-            if self._alike(p, logs, q, each.log, met):
-                same = self._exact and each.verdict == SAME and self._same_answers(p, logs, q, each.log, met)
+            rows.absorb(each.log)
+            each = attrs.evolve(each, path=attrs.evolve(q, conditions=[*q.conditions, same_here]), log=rows)
+            if self._alike(p, logs, each.path, rows):
+                same = self._exact and each.verdict == SAME and self._same_answers(p, logs, each.path, rows)
                 yield each if same else attrs.evolve(each, verdict=max(each.verdict, ANSWER, key=ORDER.index))
 
     def _behaviours(self, model: Functions) -> Iterator[Behaviour]:
@@ -300,19 +304,20 @@ class Comparison:
             known += found
         return found
 
-    def _alike(self, p: Path, p_logs: list[Log], q: Path, q_log: Log, met: list[Functions]) -> bool:
+    def _alike(self, p: Path, p_logs: list[Log], q: Path, q_log: Log) -> bool:
         """Whether the two leave the same state wherever both are taken."""
+        conditions, logs = [*p.conditions, *q.conditions], [*p_logs, q_log]
         if [c.uid for c, _ in p.overflows] != [c.uid for c, _ in q.overflows]:
             in_range = T.conjunction(*[fact for fact, _ in p.overflows])
-            if not self._follows(p.conditions, p_logs, in_range, met):
+            if not self._follows(conditions, logs, in_range):
                 return False
         with recording() as log:
             goal = T.conjunction(*[self._same_rows(table, p, q) for table in _changed(p, q)])
-        return self._follows([*p.conditions, *q.conditions], [*p_logs, q_log, log], goal, met)
+        return self._follows(conditions, [*logs, log], goal)
 
-    def _same_answers(self, p: Path, p_logs: list[Log], q: Path, q_log: Log, met: list[Functions]) -> bool:
+    def _same_answers(self, p: Path, p_logs: list[Log], q: Path, q_log: Log) -> bool:
         """Whether the two answer the same wherever both are taken."""
-        return self._follows([*p.conditions, *q.conditions], [*p_logs, q_log], self._same_answer(p, q), met)
+        return self._follows([*p.conditions, *q.conditions], [*p_logs, q_log], self._same_answer(p, q))
 
     def _same_answer(self, p: Path, q: Path) -> T.Term:
         if p.result.kind is not q.result.kind or set(p.result.output) != set(q.result.output):
@@ -349,30 +354,20 @@ class Comparison:
 
         return lift(unbranched(compared_rows), "bool")
 
-    def _differ(self, p: Path, q: Path, model: Functions) -> bool:
-        """In a state that takes p, q is taken, and leaves another row.  Only what can be seen at once."""
-        if not holds(q.conditions, model):
-            return False
+    def _same_where_written(self, p: Path, q: Path) -> T.Term:
+        """Each single row that one of the two has written is the same after both."""
+        found = []
         for table in _changed(p, q):
             writes = [*getattr(p.result.state, table).writes, *getattr(q.result.state, table).writes]
-            keys = [each.key for each in writes if not isinstance(each, RangeWrite)]
-            with recording():
-                same = [self._same_rows(table, p, q, key) for key in keys]
-            if not holds(same, model):
-                return True
-        return False
+            keys = {uids(each.key): each.key for each in writes if not isinstance(each, RangeWrite)}
+            found += [self._same_rows(table, p, q, key) for key in keys.values()]
+        return T.conjunction(*found)
 
-    def _follows(self, conditions: list[T.Term], logs: list[Log], goal: T.Term, met: list[Functions]) -> bool:
-        """The goal follows from the invariants under the conditions, those of p among them.
-
-        If it does not, the state that shows it is kept: it may show at once that another behaviour differs.
-        """
+    def _follows(self, conditions: list[T.Term], logs: list[Log], goal: T.Term) -> bool:
+        """The goal follows from the invariants under the conditions."""
         if goal is T.boolean(value=True):
             return True
-        verdict = self._asked(logs, [*conditions, T.negate(goal)], DEEPEST)
-        if verdict == SAT:
-            met.insert(0, self._model)
-        return verdict == UNSAT
+        return self._asked(logs, [*conditions, T.negate(goal)], DEEPEST) == UNSAT
 
     def _asked(self, logs: list[Log], conditions: list[T.Term], depth: int) -> str:
         """Whether some state satisfies the invariants and these conditions; ``_model`` is one.
