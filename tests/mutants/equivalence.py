@@ -30,7 +30,7 @@ import attrs
 
 from proofs.engine import symbols
 from proofs.engine import terms as T
-from proofs.engine.hypotheses import LEVELS, Closure
+from proofs.engine.hypotheses import DEEP, LEVELS, Closure
 from proofs.engine.obligations import Theory, TransitionProof, fresh_key
 from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Functions, Growing
 from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording, uids
@@ -65,7 +65,6 @@ STEP = "instead"
 """In place of the name of an argument: another step of the same domain."""
 MOST_MISSING = 2
 """Arguments of another step that may be tried with either value."""
-DEEPEST = len(LEVELS) - 1
 QUESTION = 5.0
 """Seconds that one question may take; what is not known by then is not proved."""
 
@@ -183,7 +182,7 @@ class Comparison:
                 path.conditions.append(T.negate(T.conjunction(*found.path.conditions)))
                 logs.append(found.log)
                 worst = max(worst, found.verdict, key=ORDER.index)
-            elif depth == DEEPEST:
+            elif depth == len(DEEP) - 1:
                 return OTHER_STATE
             else:
                 # perhaps there is no such state, which more facts would show
@@ -367,7 +366,7 @@ class Comparison:
         """The goal follows from the invariants under the conditions."""
         if goal is T.boolean(value=True):
             return True
-        return self._asked(logs, [*conditions, T.negate(goal)], DEEPEST) == UNSAT
+        return self._asked(logs, [*conditions, T.negate(goal)], len(LEVELS) - 1) == UNSAT
 
     def _asked(self, logs: list[Log], conditions: list[T.Term], depth: int) -> str:
         """Whether some state satisfies the invariants and these conditions; ``_model`` is one.
@@ -379,7 +378,7 @@ class Comparison:
         growing, writer = Growing(QUESTION), T.Writer()
         given: set[int] = set()
         verdict = growing.check(writer.piece(conditions))
-        for each in self._proof.levels[:depth + 1]:
+        for each in DEEP[:depth + 1]:
             closure.grow(each)
             pool = closure.assertions[closure.given:]
             ordered = T.order(pool)
