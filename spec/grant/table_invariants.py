@@ -360,3 +360,21 @@ def pages_are_written_by_right(old: State, new: State, actor: DomId, mfn: Mfn, i
         both(old.frame[mfn].use == Use.DOMAIN, neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
         either(count(old.p2m, _writes, actor, mfn) > 0, count(old.copy_side, _is_target, actor, mfn) > 0),
     )
+
+
+def _reaches_to_write(row: P2mEntry, domain: DomId, _gfn: Gfn, writer: DomId, mfn: Mfn) -> Boolean:
+    return both(domain == writer, row.hardware, is_writable(row), row.mfn == mfn)
+
+
+@two_state("TWO-WORD-REACHED", over="word", fulfils=("SR-MEM-13", "SR-MEM-15"))
+def pages_are_written_where_the_hardware_reaches(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
+    """A guest writes a page of a domain only where its stage 2 is valid for the hardware; Xen writes there only results
+    of the guest's own call, or the target of its copy.
+    """
+    before, after = old.argument[actor], new.argument[actor]
+    result = both(neg(before.moment == after.moment), after.wrote, after.mfn == mfn)
+    return implies(
+        both(old.frame[mfn].use == Use.DOMAIN, neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
+        either(result, count(old.p2m, _reaches_to_write, actor, mfn) > 0,
+               count(old.copy_side, _is_target, actor, mfn) > 0),
+    )

@@ -105,6 +105,24 @@ def pools_are_not_overdrawn(s: State, domain: DomId) -> bool:
     return row.pool_free <= row.pool_pages
 
 
+@invariant("INV-POOL-SIZE", over="domain", fulfils="SR-MEM-16")
+def pools_can_be_counted(s: State, domain: DomId) -> bool:
+    """On arm32 a pool has no more pages than 32 bits can count."""
+    return implies(s.settings[Index(0)].arm32, s.domain[domain].pool_pages < 1 << 32)
+
+
+@two_state("TWO-POOL-ACTOR", over="domain", fulfils=("SR-MEM-12", "SR-MEM-16"))
+def pools_change_by_control(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """The pool of a domain that exists grows or shrinks only on behalf of a control domain, or when the domain is
+    destroyed.
+    """
+    before, after = old.domain[domain], new.domain[domain]
+    return implies(
+        both(before.pool_pages != after.pool_pages, before.status != Status.BUILDING),
+        either(old.domain[actor].control, one_of(before.status, Status.DYING, Status.UNLISTED)),
+    )
+
+
 @invariant("INV-POOL-FRAME", over="frame", fulfils="SR-MEM-16")
 def table_pages_have_a_domain(s: State, mfn: Mfn) -> bool:
     """Only a page of stage-2 tables is in a pool or a root, and that of a domain that exists."""

@@ -388,6 +388,26 @@ def devices_are_mapped_by_right(old: State, new: State, actor: DomId, domain: Do
     return implies(_becomes_device(old, new, domain, gfn), either(own, serving))
 
 
+@two_state("TWO-P2M-NEW-VALID", over="p2m", fulfils="SR-MEM-15")
+def new_rows_are_valid(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """What is newly mapped the hardware reaches at once."""
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    same = both(before.type == after.type, before.mfn == after.mfn)
+    return implies(both(is_live(after), neg(same)), after.hardware)
+
+
+@two_state("TWO-P2M-DIRECT", over="p2m", fulfils="SR-MEM-14")
+def direct_mapped_memory_is_one_to_one(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """A direct-mapped domain gets memory of its own only at the guest frame of the same number."""
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    same = both(before.type == after.type, before.mfn == after.mfn)
+    return implies(
+        both(old.domain[domain].direct_mapped, one_of(after.type, *RAM), neg(same),
+             new.frame[after.mfn].use == Use.DOMAIN),
+        after.mfn == gfn,
+    )
+
+
 @two_state("TWO-P2M-BOUNDS", over="domain", fulfils="SR-MEM-19")
 def bounds_are_where_something_is_mapped(old: State, new: State, actor: DomId, domain: DomId) -> bool:
     """Lowest and highest gfn on record of a running domain change only to where something has just been mapped; where
