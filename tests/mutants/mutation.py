@@ -58,6 +58,7 @@ def source_of(function: Callable[..., Any]) -> str:
     return textwrap.dedent(inspect.getsource(function))
 
 
+@functools.cache
 def _text(mutant: Mutant, function: Callable[..., Any]) -> str:
     if mutant.body:
         return mutant.body
