@@ -266,6 +266,14 @@ def flushes_begin_at_the_first_page(s: State, domain: DomId, vcpu: VcpuId) -> bo
     return implies(neg(row.flush_due), row.flushed == 0)
 
 
+@two_state("TWO-FLUSH-CLEANED", over="vcpu", fulfils=("SR-MEM-5", "SR-MEM-15"))
+def flushed_pages_are_clean(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId) -> bool:
+    """A flush passes a page only when nothing of it is in the caches alone."""
+    before, after = old.vcpu[domain, vcpu], new.vcpu[domain, vcpu]
+    last = new.p2m[domain, Gfn(after.flushed - 1)]
+    return implies(both(after.flush_due, before.flushed < after.flushed), neg(new.frame[last.mfn].unclean))
+
+
 @two_state("TWO-FLUSH-WATCHED", over="vcpu", fulfils="SR-MEM-15")
 def flushes_are_of_watched_caches(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId) -> bool:
     """A flush comes due only where a vCPU's caches are watched, or were until now; when that begins or ends, all memory

@@ -62,6 +62,9 @@ def decrease(s: State, *, caller: DomId = MAPPER, domain: DomId = MAPPER, gfn: i
     return decrease_page(s, caller, domain, Gfn(gfn), tables_left)
 
 
+LIMIT = machine().settings[Index(0)].reference_limit
+
+
 def direct(s: State) -> State:
     """The state in which the control domain is direct-mapped and has frame 0x5800 of its own at its number."""
     s = put(s, "domain", DOM0, direct_mapped=True, tot_pages=s.domain[DOM0].tot_pages + 1)
@@ -190,6 +193,13 @@ def test_populate_direct__gets_back_a_frame_of_its_own() -> None:
 def test_populate_direct__refuses_a_frame_that_is_not_its_own() -> None:
     s = direct(machine())
     assert populate(s, caller=DOM0, domain=DOM0, gfn=FREE).code == -EINVAL
+
+
+@pytest.mark.parametrize(("references", "code"), [(0, -EINVAL), (1, 0), (LIMIT - 2, 0), (LIMIT - 1, -EINVAL)])
+def test_populate_direct__takes_a_reference_meanwhile(references: int, code: int) -> None:
+    s = decrease(direct(machine()), caller=DOM0, domain=DOM0, gfn=0x5800).state
+    s = put(s, "frame", Mfn(0x5800), references=references)
+    assert populate(s, caller=DOM0, domain=DOM0, gfn=0x5800).code == code
 
 
 def test_populate_direct__refuses_numbers_that_no_frame_has() -> None:
