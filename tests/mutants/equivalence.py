@@ -74,6 +74,11 @@ def _contradict(p: Path, q: Path) -> bool:
     return any(T.negate(each).uid in known for each in q.conditions)
 
 
+def _crashes(p: Path) -> bool:
+    """The path ends a domain, or Xen itself: that is more than an answer."""
+    return p.result.kind is Kind.CRASH
+
+
 def _changed(p: Path, q: Path) -> Iterator[str]:
     """The tables that one of two paths has written, and flags of deviations; no other ghosts."""
     for each in attrs.fields(type(p.result.state)):
@@ -166,7 +171,7 @@ class Comparison:
         State by state: one that takes the path is asked for, and a behaviour is looked for that is the same in it;
         where that is proved to be the same, no other state need be looked at.
         """
-        if not self._exact and path.result.state is self._proof.before and not path.overflows:
+        if not self._exact and path.result.state is self._proof.before and not path.overflows and not _crashes(path):
             return ANSWER
         worst, logs = SAME, [log]
         tried: set[tuple[int, ...]] = set()
@@ -198,7 +203,7 @@ class Comparison:
                 yield each
                 continue
             identity = (*(condition.uid for condition in q.conditions), *effect(q)[2:])
-            if identity in tried or _contradict(p, q):
+            if identity in tried or _contradict(p, q) or _crashes(p) != _crashes(q):
                 continue
             with recording() as rows:
                 same_here = self._same_where_written(p, q)
@@ -258,12 +263,16 @@ class Comparison:
                             and step.parameters[other] in ("U32", "U64"))
 
     def _other_steps(self) -> Iterator[tuple[Change, ...]]:
-        """Other steps of the same domain, with the same arguments, and all values of conditions that are missing."""
+        """Other steps of the same domain, with the same arguments, and all values of conditions that are missing.
+
+        A repaired step is none: Xen does not take it.
+        """
         own = self._proof.transition
         for name, step in self._proof.theory.transitions.items():
             missing = [each for each in step.parameters if each not in own.parameters]
             fits = all(step.parameters[each] == own.parameters.get(each, "bool") for each in step.parameters)
-            if name != own.name and fits and step.actor == own.actor and len(missing) <= MOST_MISSING:
+            other = name != own.name and step.actor == own.actor and not step.repairs
+            if other and fits and len(missing) <= MOST_MISSING:
                 for values in itertools.product((False, True), repeat=len(missing)):
                     yield (STEP, name), *zip(missing, values, strict=True)
 
