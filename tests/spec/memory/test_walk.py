@@ -184,6 +184,14 @@ def test_leaves__second_root_page_follows_the_first():
     assert [1 << 27] == [each.gfn for each in found]
 
 
+@pytest.mark.parametrize(("output_bits", "fault"), [(20, Fault.ADDRESS_SIZE), (21, Fault.NONE)])
+def test_leaves__of_a_root_that_no_address_reaches_are_out_of_the_hardwares_reach(output_bits, fault):
+    """The root lies in the first frame that 20 bits do not name."""
+    shape = Geometry(40, 1, 2, output_bits)
+    memory = Memory().map(shape, 0, evolve(ram(1), frame=Mfn(0)), 1)
+    assert [fault] == [each.fault for each in leaves(memory, ROOT, shape)]
+
+
 def test_tables__are_all_pages_with_their_levels():
     memory = Memory().map(FLAT, 0, ram())
     assert [(0x100, 0), (0x200, 1), (0x201, 2), (0x202, 3)] == list(tables(memory, ROOT, FLAT))
