@@ -167,7 +167,7 @@ def test_engine_mutant__losing_a_branch_lets_a_mutant_live(monkeypatch: pytest.M
 
 
 def test_engine_mutant__sharing_a_fresh_name_between_branches_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def shared(self: symbols.Explorer, stem: str) -> str:
+    def shared(self: symbols.Explorer, stem: str, _of: object = None) -> str:
         self._fresh[stem] = self._fresh.get(stem, 0) + 1
         return f"{stem}!{self._scope}{self._fresh[stem]}"
 
