@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from bulkhead.oracle.grants_abi import DESTINATION_IS_GRANT, SOURCE_IS_GRANT
 from bulkhead.oracle.grants_call import Call
-from spec.grant.copy import DESTINATION, REFERENCES, is_transitive
+from spec.grant.copy import DESTINATION, is_transitive
 from spec.grant.entries import entry_count
-from spec.grant.invariants import SOURCE
+from spec.grant.invariants import REFERENCES, SOURCE
 from spec.language import DomId, GrantRef, Index, Kind, Outcome, VcpuId
 from spec.state import CopySide, State
 

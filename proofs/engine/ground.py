@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from proofs.engine import terms as T
-from proofs.engine.obligations import FAILED, PROVED, UNKNOWN, Obligation, Theory, fresh_key
+from proofs.engine.obligations import FAILED, PROVED, UNKNOWN, Obligation, Theory
 from proofs.engine.solvers import SAT, SOLVERS, UNSAT, renew
-from proofs.engine.symbolic_tables import Key, PointWrite, RangeWrite, SymTable, matches, uids
+from proofs.engine.symbolic_tables import Key, PointWrite, RangeWrite, SymTable, any_key, matches, uids
 from proofs.engine.symbols import lift, unbranched, wrap
 from spec.language.records import columns
 from spec.language.registry import Property
@@ -171,7 +171,7 @@ class BootProof:
 
     def _elsewhere(self, each: Property) -> str:
         """The property is false at a key whose row was never written: to be refuted."""
-        key = fresh_key(self.theory.schemas[each.table])
+        key = any_key(self.theory.schemas[each.table])
         state = of_rows(self.theory, self._rows, {each.table: key})
         goal = lift(unbranched(each.function, state, *[wrap(part) for part in key]), "bool")
         apart = []

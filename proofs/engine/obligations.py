@@ -23,7 +23,7 @@ from proofs.engine.counting import Names
 from proofs.engine.hypotheses import DEEP, LEVELS, Closure, Depth, Instances
 from proofs.engine.solvers import SAT, SOLVERS, UNSAT, Growing, renew
 from proofs.engine.solvers import UNKNOWN as UNDECIDED
-from proofs.engine.symbolic_tables import Log, recording, symbolic_state
+from proofs.engine.symbolic_tables import Log, any_key, recording, symbolic_state
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
 from spec.language.layouts import LAYOUTS
 from spec.language.outcomes import Kind, Outcome
@@ -129,13 +129,6 @@ def argument_terms(transition: Transition) -> dict[str, T.Term]:
         else:
             found[name] = T.variable(f"arg.{name}", T.INT, RANGES[hint])
     return found
-
-
-def fresh_key(schema: Schema, stem: str = "any") -> tuple[T.Term, ...]:
-    """A key about which nothing is known but its type."""
-    return tuple(
-        T.variable(f"{stem}.{schema.name}.{i}", T.INT, RANGES[hint]) for i, hint in enumerate(schema.key)
-    )
 
 
 def _written(state: Any) -> set[str]:
@@ -364,7 +357,7 @@ class TransitionProof:
         """
         found = self._properties.get(each.id)
         if found is None:
-            key = fresh_key(self.theory.schemas[each.table])
+            key = any_key(self.theory.schemas[each.table])
             values = [wrap(part) for part in key]
             term: T.Term | None
             with recording() as log:
@@ -501,7 +494,7 @@ class CorollaryProof(TransitionProof):
             if not each.derived or (self.only is not None and not self.only(each.id)):
                 continue
             started = time.perf_counter()
-            key = fresh_key(self.theory.schemas[each.table])
+            key = any_key(self.theory.schemas[each.table])
             with recording() as log:
                 goal = lift(unbranched(each.function, self.before, *[wrap(part) for part in key]), "bool")
                 goal = T.implication(self._claimed(self.before), goal)

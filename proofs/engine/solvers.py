@@ -10,12 +10,9 @@ import attrs
 import z3
 from z3 import z3core as c
 
-UNSAT, SAT, UNKNOWN = "unsat", "sat", "unknown"
+from proofs.engine.terms import Functions, Values
 
-Values = tuple[dict[tuple[int, ...], int], int]
-"""A function: its entries, and its value everywhere else."""
-Functions = dict[str, Values]
-"""A model, by the names of its functions."""
+UNSAT, SAT, UNKNOWN = "unsat", "sat", "unknown"
 
 
 @attrs.frozen

@@ -271,10 +271,9 @@ class SymTable(Joinable):
             raise SpecificationError("a property changes nothing")
 
         def content() -> Any:
-            key = any_key(self.schema)
-            return self.schema.name, matches(parts, key).uid, self._uids(key), after._uids(key)
+            key, filled = any_key(self.schema), self._with((*self.writes, RangeWrite(parts, function, "", self)))
+            return self.schema.name, matches(parts, key).uid, self._uids(key), filled._uids(key)
 
-        after = self._with((*self.writes, RangeWrite(parts, function, "", self)))
         name = explorer.fresh_name(f"range.{self.schema.name}", content)
         write = RangeWrite(parts, function, name, self)
         after = self._with((*self.writes, write))
@@ -380,7 +379,7 @@ class SymTable(Joinable):
 
 
 def any_key(schema: Schema) -> Key:
-    """A key that stands for any."""
+    """A key about which nothing is known but its type."""
     return tuple(T.variable(f"any.{schema.name}.{i}", T.INT, RANGES[hint]) for i, hint in enumerate(schema.key))
 
 

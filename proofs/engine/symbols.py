@@ -462,18 +462,21 @@ class Explorer:
         decided = self._decided(term)
         if decided is not None:
             return decided
-        position = len(self._taken)
-        if position < len(self._prefix):
-            value = self._prefix[position]
-        else:
-            value = True
-            self._work.append((*self._taken, False))
+        value = self._choose(term)
         self._taken.append(value)
         chosen = term if value else T.negate(term)
         self.conditions.append(chosen)
         self._chosen.append(chosen)
         self._learn(chosen)
         return value
+
+    def _choose(self, _term: T.Term) -> bool:
+        """Which way an open condition goes on this path; the other way is explored later."""
+        position = len(self._taken)
+        if position < len(self._prefix):
+            return self._prefix[position]
+        self._work.append((*self._taken, False))
+        return True
 
 
 def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT,

@@ -459,7 +459,13 @@ def order(roots: Iterable[Term]) -> list[Term]:
     return result
 
 
-def evaluate(ordered: list[Term], functions: dict[str, tuple[dict[tuple[int, ...], int], int]]) -> dict[int, int]:
+Values = tuple[dict[tuple[int, ...], int], int]
+"""A function: its entries, and its value everywhere else."""
+Functions = dict[str, Values]
+"""A model, by the names of its functions."""
+
+
+def evaluate(ordered: list[Term], functions: Functions) -> dict[int, int]:
     """The value of each term, given each function as its entries and its value everywhere else.
 
     ordered: terms after those they are made of.  A function that is not given is at its least value.

@@ -44,7 +44,7 @@ from spec.grant.entries import (
     read_second_v2,
     read_v1,
 )
-from spec.grant.invariants import SOURCE
+from spec.grant.invariants import REFERENCES, SOURCE
 from spec.language import (
     DEVIATIONS,
     U8,
@@ -86,8 +86,6 @@ from spec.memory.width import machine_word, own_width
 from spec.state import DOMID_SELF, Contents, CopySide, State
 
 DESTINATION = Index(1)
-REFERENCES = 1 << 32
-"""Grant references are 32 bits wide; frame numbers are 64."""
 
 DEVIATIONS["DEV-11"] = Deviation(
     "DEV-11",

@@ -43,7 +43,7 @@ SOURCE = Index(0)
 MAPTRACK_ENTRIES = 256
 """Maptrack entries in a frame."""
 REFERENCES = 1 << 32
-"""Grant references are 32 bits wide."""
+"""Grant references are 32 bits wide; frame numbers are 64."""
 
 
 # ---- what is counted

@@ -33,7 +33,7 @@ from spec.language import (
     within,
 )
 from spec.memory.frames import WORDS
-from spec.memory.p2m import FOREIGN, RAM, is_writable
+from spec.memory.p2m import FOREIGN, RAM, is_writable, maps_the_same
 from spec.state import CopySide, P2mEntry, State, Status, Use
 
 # ---- the frames of a table
@@ -244,10 +244,9 @@ def entries_change_with_the_version(old: State, new: State, actor: DomId, mfn: M
     the step that changes it; all else that is written there the domain has written itself.
     """
     change, first = old.version_change[actor], old.grant_frame[actor, 0]
-    own = either(count(old.p2m, _writes, actor, mfn) > 0, count(old.copy_side, _is_target, actor, mfn) > 0)
     return implies(
         both(change.to == 1, neg(change.stopped), old.domain[actor].grant_version == 2, first.present,
-             mfn == first.mfn, neg(own), old.domain[actor].status == Status.ALIVE,
+             mfn == first.mfn, neg(_may_write(old, actor, mfn)), old.domain[actor].status == Status.ALIVE,
              neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
         neg(old.domain[actor].grant_version == new.domain[actor].grant_version),
     )
@@ -259,9 +258,9 @@ def entries_in_use_are_not_moved(old: State, new: State, actor: DomId, granter: 
     of version does.
     """
     place = place_v2(old, granter, ref)
-    own = either(count(old.p2m, _writes, actor, place[0]) > 0, count(old.copy_side, _is_target, actor, place[0]) > 0)
     return implies(
-        both(is_pinned(old.active_grant[granter, ref]), old.version_change[granter].to == 0, neg(own),
+        both(is_pinned(old.active_grant[granter, ref]), old.version_change[granter].to == 0,
+             neg(_may_write(old, actor, place[0])),
              old.domain[granter].grant_version == 2, old.domain[granter].status == Status.ALIVE),
         old.word[place].raw == new.word[place].raw,
     )
@@ -275,7 +274,7 @@ def foreign_rows_begin_with_what_their_owner_has(old: State, new: State, actor: 
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
     owner = old.frame[after.mfn].owner
     return implies(
-        both(one_of(after.type, *FOREIGN), neg(both(before.type == after.type, before.mfn == after.mfn))),
+        both(one_of(after.type, *FOREIGN), neg(maps_the_same(before, after))),
         either(count(old.p2m, _is_ram_at, owner, after.mfn) > 0, count(old.grant_frame, lists_frame, after.mfn) > 0),
     )
 
@@ -351,6 +350,11 @@ def _is_target(row: CopySide, domain: DomId, _vcpu: VcpuId, side: Index, writer:
     return both(domain == writer, row.claimed, neg(side == SOURCE), row.mfn == mfn)
 
 
+def _may_write(s: State, writer: DomId, mfn: Mfn) -> Boolean:
+    """The domain can write the page by its own stage 2, or has claimed it as the target of a copy."""
+    return either(count(s.p2m, _writes, writer, mfn) > 0, count(s.copy_side, _is_target, writer, mfn) > 0)
+
+
 @two_state("TWO-WORD-WRITER", over="word", fulfils=("SR-GNT-8", "SR-GNT-13", "SR-MEM-12", "SR-MEM-13"))
 def pages_are_written_by_right(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
     """A page of a domain is written only on behalf of one that can write it by its own stage 2, or that has claimed it
@@ -358,12 +362,12 @@ def pages_are_written_by_right(old: State, new: State, actor: DomId, mfn: Mfn, i
     """
     return implies(
         both(old.frame[mfn].use == Use.DOMAIN, neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
-        either(count(old.p2m, _writes, actor, mfn) > 0, count(old.copy_side, _is_target, actor, mfn) > 0),
+        _may_write(old, actor, mfn),
     )
 
 
-def _reaches_to_write(row: P2mEntry, domain: DomId, _gfn: Gfn, writer: DomId, mfn: Mfn) -> Boolean:
-    return both(domain == writer, row.hardware, is_writable(row), row.mfn == mfn)
+def _reaches_to_write(row: P2mEntry, domain: DomId, gfn: Gfn, writer: DomId, mfn: Mfn) -> Boolean:
+    return both(row.hardware, _writes(row, domain, gfn, writer, mfn))
 
 
 @two_state("TWO-WORD-REACHED", over="word", fulfils=("SR-MEM-13", "SR-MEM-15"))

@@ -23,7 +23,7 @@ from spec.language import (
 )
 from spec.memory.heap import HEAP, is_claimed, is_free, is_pool_page_of
 from spec.memory.invariants import LARGEST_ROOT
-from spec.memory.p2m import DEVICE
+from spec.memory.p2m import DEVICE, maps_the_same
 from spec.state import NOBODY, Frame, Stage, State, Status, Use
 
 # ---- the heap and its claims
@@ -245,6 +245,6 @@ def devices_are_mapped_by_permission(old: State, new: State, actor: DomId, domai
     """A mapping of device memory comes into being only where its domain is permitted to have the frame."""
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
     return implies(
-        both(one_of(after.type, *DEVICE), neg(both(before.type == after.type, before.mfn == after.mfn))),
+        both(one_of(after.type, *DEVICE), neg(maps_the_same(before, after))),
         old.iomem[domain, after.mfn].allowed,
     )

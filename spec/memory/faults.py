@@ -252,7 +252,7 @@ def mappings_are_invalidated_at_the_root(old: State, new: State, actor: DomId, d
     before the domain first runs.
     """
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    stays = both(p2m.is_live(after), before.type == after.type, before.mfn == after.mfn)
+    stays = both(p2m.is_live(after), p2m.maps_the_same(before, after))
     ends = count(new.vcpu, _is_due, domain) < count(old.vcpu, _is_due, domain)
     return implies(both(stays, before.hardware, neg(after.hardware)), both(
         gfn < invalidated_pages(old), either(ends, neg(old.domain[domain].created)),

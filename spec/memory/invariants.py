@@ -38,14 +38,14 @@ from spec.memory.frames import (
     is_page_of,
     is_release_of,
 )
-from spec.memory.p2m import DEVICE, FOREIGN, RAM, is_executable, is_live, is_writable
+from spec.memory.p2m import DEVICE, FOREIGN, RAM, is_executable, is_live, is_writable, maps_the_same
 from spec.state import FIRST_RESERVED, NOBODY, ActiveGrant, P2mEntry, P2mType, State, Status, Use
 
 MOST_MAPPED_AT_ONCE = 64
 """Guest frames that one call may map to a device."""
 LARGEST_ROOT = 1 << 36
 LARGEST_ROOT_ARM32 = 1 << 28
-"""Guest frames under the largest root table (48 bits of address)."""
+"""Guest frames under the largest root table: 48 bits of address, on arm32 40."""
 
 
 def is_taken(s: State, mfn: Mfn) -> Boolean:
@@ -278,8 +278,7 @@ def rows_change_by_right(old: State, new: State, actor: DomId, domain: DomId, gf
     """A guest frame is mapped, remapped or unmapped only on behalf of a domain that may act on its domain,
     or by Xen while it destroys that domain.
     """
-    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    same = both(before.type == after.type, before.mfn == after.mfn)
+    same = maps_the_same(old.p2m[domain, gfn], new.p2m[domain, gfn])
     return either(same, may_act_on(old, actor, domain), old.domain[domain].status == Status.DYING)
 
 
@@ -363,7 +362,7 @@ def blocks_are_bounded(old: State, new: State, actor: DomId, domain: DomId) -> b
 def _becomes_device(old: State, new: State, domain: DomId, gfn: Gfn) -> Boolean:
     """The step has mapped a device here."""
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    return both(one_of(after.type, *DEVICE), neg(both(before.type == after.type, before.mfn == after.mfn)))
+    return both(one_of(after.type, *DEVICE), neg(maps_the_same(before, after)))
 
 
 @two_state("TWO-P2M-DEVICE-BLOCK", over="p2m", fulfils="SR-MEM-24", catches=("XSA-125",))
@@ -392,17 +391,15 @@ def devices_are_mapped_by_right(old: State, new: State, actor: DomId, domain: Do
 def new_rows_are_valid(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
     """What is newly mapped the hardware reaches at once."""
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    same = both(before.type == after.type, before.mfn == after.mfn)
-    return implies(both(is_live(after), neg(same)), after.hardware)
+    return implies(both(is_live(after), neg(maps_the_same(before, after))), after.hardware)
 
 
 @two_state("TWO-P2M-DIRECT", over="p2m", fulfils="SR-MEM-14")
 def direct_mapped_memory_is_one_to_one(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
     """A direct-mapped domain gets memory of its own only at the guest frame of the same number."""
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    same = both(before.type == after.type, before.mfn == after.mfn)
     return implies(
-        both(old.domain[domain].direct_mapped, one_of(after.type, *RAM), neg(same),
+        both(old.domain[domain].direct_mapped, one_of(after.type, *RAM), neg(maps_the_same(before, after)),
              new.frame[after.mfn].use == Use.DOMAIN),
         after.mfn == gfn,
     )

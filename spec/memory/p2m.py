@@ -92,6 +92,11 @@ def is_live(row: P2mEntry) -> Boolean:
     return row.type != P2mType.INVALID
 
 
+def maps_the_same(one: P2mEntry, other: P2mEntry) -> Boolean:
+    """Both entries map the same frame as the same type."""
+    return both(one.type == other.type, one.mfn == other.mfn)
+
+
 def is_any_ram(row: P2mEntry) -> Boolean:
     """The entry maps memory: own, foreign or granted; not a device."""
     return one_of(row.type, *RAM, *FOREIGN, *GRANT)

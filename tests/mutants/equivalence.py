@@ -31,15 +31,16 @@ import attrs
 from proofs.engine import symbols
 from proofs.engine import terms as T
 from proofs.engine.hypotheses import DEEP, LEVELS, Closure
-from proofs.engine.obligations import Theory, TransitionProof, fresh_key
-from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Functions, Growing
-from proofs.engine.symbolic_tables import Key, Log, RangeWrite, recording, uids
+from proofs.engine.obligations import Theory, TransitionProof
+from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Growing
+from proofs.engine.symbolic_tables import Key, Log, RangeWrite, any_key, recording, uids
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
+from proofs.engine.terms import Functions
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
 from spec.state import DOMID_SELF
-from tests.mutants.exploring import Guided, Met, Named, holds, lasting
+from tests.mutants.exploring import Guided, Met, holds, lasting, named_by_content
 from tests.mutants.mutation import Mutant
 from tests.mutants.search import Unchanged, effect
 from tests.mutants.systematic import GHOSTS
@@ -147,9 +148,8 @@ class Comparison:
 
     def __init__(self, theory: Theory, name: str, mutant: Mutant, until: float, *, exact: bool) -> None:
         self._exact = exact
-        self._names: dict[Any, str] = {}
         self._proof = TransitionProof(theory, theory.transitions[name], limit=QUESTION)
-        self._proof.explorer = lambda: Named(self._names)
+        self._names = named_by_content(self._proof)
         self._mutant, self._until = mutant, until
         self._known: dict[tuple[Change, ...], Paths] = {}
         self._peers: set[str] = set()
@@ -344,7 +344,7 @@ class Comparison:
     def _same_rows(self, table: str, p: Path, q: Path, at: Key = ()) -> T.Term:
         """Two paths leave the same row.  at: under this key; else under one of which nothing is known."""
         schema = self._proof.theory.schemas[table]
-        values = [wrap(part) for part in at or fresh_key(schema)]
+        values = [wrap(part) for part in at or any_key(schema)]
         key = tuple(values) if len(values) > 1 else values[0]
 
         def compared_rows() -> Any:

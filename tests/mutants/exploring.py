@@ -15,9 +15,10 @@ from unittest.mock import patch
 
 from proofs.engine import terms as T
 from proofs.engine.counting import Names
-from proofs.engine.solvers import Functions
+from proofs.engine.obligations import TransitionProof
 from proofs.engine.symbolic_tables import SymTable, recording
 from proofs.engine.symbols import Explorer
+from proofs.engine.terms import Functions
 from spec.language.outcomes import IllegalChoice
 from tests.mutants.mutation import Mutant, applied
 
@@ -72,6 +73,13 @@ class Named(Explorer):
         return self._names.setdefault(content, f"{stem}!{len(self._names)}")
 
 
+def named_by_content(proof: TransitionProof) -> dict[Any, str]:
+    """All paths that are asked of the proof from now on share their names, which are returned."""
+    names: dict[Any, str] = {}
+    proof.explorer = lambda: Named(names)
+    return names
+
+
 class Met(Functions):
     """A state that was met.  Of a condition over all rows that it does not speak of, it is hoped that it holds: whether
     it does is asked before anything is built on it.
@@ -102,13 +110,6 @@ class Guided(Named):
             raise IllegalChoice("not in this state")
         super().assume(term)
 
-    def branch(self, term: T.Term) -> bool:
-        """The value of a condition in the state."""
-        decided = self._decided(term)
-        if decided is None:
-            decided = holds([term], self._model)
-            chosen = term if decided else T.negate(term)
-            self.conditions.append(chosen)
-            self._chosen.append(chosen)
-            self._learn(chosen)
-        return decided
+    def _choose(self, term: T.Term) -> bool:
+        """The value of a condition in the state; no other way is explored."""
+        return holds([term], self._model)

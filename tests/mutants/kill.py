@@ -23,7 +23,7 @@ from proofs.table_traces import anything
 from proofs.theories import MACHINE, TABLES, theory
 from spec.language.values import SpecificationError
 from tests.mutants.equivalence import ANSWER, SAME, compared
-from tests.mutants.exploring import Named
+from tests.mutants.exploring import named_by_content
 from tests.mutants.mutation import Mutant, applied, original
 from tests.mutants.search import Answer, Found, Unchanged, counterexample, goals_of, tried, verdict_of
 
@@ -125,8 +125,7 @@ def by_steps(names: list[str], mutant: Mutant, budget: float) -> Answer:
     answer = Answer()
     for name in names:
         proof = TransitionProof(chosen, chosen.transitions[name], hints=hints())
-        names_of: dict[Any, str] = {}
-        proof.explorer = functools.partial(Named, names_of)
+        named_by_content(proof)
         before = Unchanged(proof)
         with applied(mutant):
             for number, (path, log) in enumerate(proof.paths()):

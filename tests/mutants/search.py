@@ -23,7 +23,7 @@ from proofs.engine.symbols import Path, lift
 from proofs.matrix import hints
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
-from tests.mutants.exploring import Named
+from tests.mutants.exploring import named_by_content
 from tests.mutants.mutation import Mutant, applied
 
 QUESTION = 12.0
@@ -259,8 +259,7 @@ def counterexample(theory: Theory, name: str, mutant: Mutant, until: float, *, w
     world: most often there is a counterexample, and no proof to be found.
     """
     proof = TransitionProof(theory, theory.transitions[name], hints=hints(), limit=QUESTION)
-    names: dict[Any, str] = {}
-    proof.explorer = lambda: Named(names)
+    named_by_content(proof)
     before = Unchanged(proof)
     worlds = Worlds(theory, mutant)
     answer = Answer()
