@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from spec.domain.privilege import exists
 from spec.grant.access import LARGEST_COUNT, is_pinned, is_written
-from spec.grant.device import has_direct_devices
-from spec.grant.entries import FRAME_LENGTH, entry_count, told
+from spec.grant.device import has_direct_devices, most_uses
+from spec.grant.entries import FRAME_LENGTH, PERMIT_ACCESS, EntryV1, entry_count, place_v1, told
 from spec.language import (
     Boolean,
     DomId,
@@ -25,6 +25,7 @@ from spec.language import (
     both,
     corollary,
     count,
+    decode,
     either,
     implies,
     invariant,
@@ -423,6 +424,13 @@ def device_uses_are_counted(s: State, domain: DomId, mfn: Mfn) -> bool:
     )
 
 
+@invariant("INV-GNT-DEVICE-LIMIT", over="device_use", fulfils=("SR-GNT-4", "SR-MEM-21"))
+def device_uses_are_bounded(s: State, domain: DomId, mfn: Mfn) -> bool:
+    """The counts of grant mappings that devices can reach never pass their limit, so neither wraps."""
+    use = s.device_use[domain, mfn]
+    return both(use.readers <= most_uses(s), use.writers <= most_uses(s))
+
+
 @invariant("INV-GNT-DEVICE-USED", over="device_use", fulfils="SR-GNT-4", except_for=("DEV-10",))
 def device_uses_have_a_mapping(s: State, domain: DomId, mfn: Mfn) -> bool:
     """What counts as in use by a domain's devices is mapped through a grant, also while the domain is being destroyed:
@@ -585,7 +593,8 @@ def grant_rows_come_with_their_mapping(old: State, new: State, actor: DomId, dom
     )
 
 
-def _released_by(row: Release, domain: DomId, _slot: Handle, mapper: DomId) -> Boolean:
+def is_released_by(row: Release, domain: DomId, _slot: Handle, mapper: DomId) -> Boolean:
+    """A mapping given up by this domain whose pin is still to be dropped."""
     return both(row.held, domain == mapper)
 
 
@@ -597,7 +606,7 @@ def _released_frame(row: Release, domain: DomId, _slot: Handle, mapper: DomId, m
 def unmapping_takes_the_granted_frame(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
     """When a mapping is given up, no memory is unmapped but the frame that was granted."""
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    released = count(new.release, _released_by, domain) > count(old.release, _released_by, domain)
+    released = count(new.release, is_released_by, domain) > count(old.release, is_released_by, domain)
     taken = count(new.release, _released_frame, domain, before.mfn) > count(
         old.release, _released_frame, domain, before.mfn)
     return implies(both(released, is_any_ram(before), after.type == P2mType.INVALID), taken)
@@ -668,4 +677,36 @@ def marks_reach_memory(old: State, new: State, actor: DomId, granter: DomId, ref
     return both(
         implies(neg(before.reading == after.reading), reading == after.reading),
         implies(neg(before.writing == after.writing), writing == after.writing),
+    )
+
+
+@two_state("TWO-GNT-BEGINS", over="active_grant", fulfils=("SR-GNT-1", "SR-GNT-11"))
+def use_begins_as_the_entry_says(old: State, new: State, actor: DomId, granter: DomId, ref: GrantRef) -> bool:
+    """When a grant comes into use under version 1, its entry, marked in one go, permits it to this very domain, and to
+    write if it is written; its page has a number of 32 bits. Windows begin only under version 2.
+    """
+    before, after = old.active_grant[granter, ref], new.active_grant[granter, ref]
+    entry = decode(EntryV1, new.word[place_v1(new, granter, ref)].raw)
+    return implies(
+        both(neg(is_pinned(before)), is_pinned(after), old.domain[granter].grant_version == 1),
+        both(
+            entry.type == PERMIT_ACCESS, entry.domid == after.domid, implies(is_written(after), neg(entry.readonly)),
+            new.consent[granter, ref].gfn < 1 << 32, neg(after.sub_page),
+        ),
+    )
+
+
+@two_state("TWO-GNT-COPY-LIVING", over="copy_side", fulfils=("SR-GNT-13", "SR-GNT-15"))
+def copies_begin_from_the_living(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId, side: Index
+                                 ) -> bool:
+    """A copy takes hold of a page by a grant that is used in this way already only while its granter is not being
+    destroyed: nothing else shows that the page is still meant.
+    """
+    before, after = old.copy_side[domain, vcpu, side], new.copy_side[domain, vcpu, side]
+    granter = ite(after.nested, after.trans_domid, after.domain)
+    active = old.active_grant[granter, ite(after.nested, after.trans_ref, after.ref)]
+    in_use = both(is_pinned(active), either(side == SOURCE, is_written(active)))
+    return implies(
+        both(after.holding, neg(before.holding), either(after.granted, after.nested), in_use),
+        old.domain[granter].status == Status.ALIVE,
     )

@@ -6,9 +6,9 @@ still; that is said in each property.
 
 from __future__ import annotations
 
-from spec.domain.privilege import may_act_on, pair_allowed
-from spec.grant.access import is_pinned
-from spec.grant.entries import ENTRIES_V2, RESERVED_ENTRIES, place_v2
+from spec.domain.privilege import exists, may_act_on, pair_allowed
+from spec.grant.access import is_pinned, is_written
+from spec.grant.entries import ENTRIES_V2, RESERVED_ENTRIES, StatusV2, place_v2, told
 from spec.grant.invariants import SOURCE, is_live
 from spec.grant.table import status_frames_for
 from spec.grant.teardown import lists_frame
@@ -23,7 +23,9 @@ from spec.language import (
     VcpuId,
     both,
     count,
+    decode,
     either,
+    encode,
     implies,
     invariant,
     ite,
@@ -33,7 +35,7 @@ from spec.language import (
     within,
 )
 from spec.memory.frames import WORDS
-from spec.memory.p2m import FOREIGN, RAM, is_writable, maps_the_same
+from spec.memory.p2m import FOREIGN, RAM, is_any_ram, is_writable, maps_the_same
 from spec.state import CopySide, P2mEntry, State, Status, Use
 
 # ---- the frames of a table
@@ -381,4 +383,75 @@ def pages_are_written_where_the_hardware_reaches(old: State, new: State, actor: 
         both(old.frame[mfn].use == Use.DOMAIN, neg(old.word[mfn, i].raw == new.word[mfn, i].raw)),
         either(result, count(old.p2m, _reaches_to_write, actor, mfn) > 0,
                count(old.copy_side, _is_target, actor, mfn) > 0),
+    )
+
+@two_state("TWO-GNT-MARKS-LEFT", over="active_grant", fulfils="SR-GNT-3")
+def marks_are_set_once(old: State, new: State, actor: DomId, granter: DomId, ref: GrantRef) -> bool:
+    """When a grant comes into more use in a way in which it was used already, Xen leaves its marks as they stand in
+    memory.
+    """
+    before, after = old.active_grant[granter, ref], new.active_grant[granter, ref]
+    more = either(before.host_writers < after.host_writers, before.host_readers < after.host_readers)
+    return implies(
+        both(is_pinned(before), is_written(before) == is_written(after), more),
+        both(told(old, granter, ref)[0] == told(new, granter, ref)[0],
+             told(old, granter, ref)[1] == told(new, granter, ref)[1]),
+    )
+
+
+@two_state("TWO-GNT-TRANSITIVE-BEGINS", over="copy_side", fulfils="SR-GNT-12")
+def passing_on_begins_by_right(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
+    """A transitive grant is claimed only where they are switched on, and only one of a further domain that can be
+    looked up; if it is used in this way already, its marks are left as they are.
+    """
+    before, after = old.copy_side[domain, vcpu, side], new.copy_side[domain, vcpu, side]
+    active = old.active_grant[after.domain, after.ref]
+    in_use = both(is_pinned(active), either(side == SOURCE, is_written(active)))
+    return implies(both(after.asking, neg(before.asking)), both(
+        old.settings[Index(0)].transitive_grants, exists(old, after.trans_domid), after.trans_domid != after.domain,
+        implies(in_use, both(
+            told(old, after.domain, after.ref)[0] == told(new, after.domain, after.ref)[0],
+            told(old, after.domain, after.ref)[1] == told(new, after.domain, after.ref)[1],
+        )),
+    ))
+
+
+@two_state("TWO-GNT-VERSION-STATUS", over="word", fulfils=("SR-GNT-3", "SR-GNT-10"))
+def status_words_begin_with_marks(old: State, new: State, actor: DomId, mfn: Mfn, i: Index) -> bool:
+    """When version 2 begins the status words of the entries that stay hold marks and nothing else."""
+    status = decode(StatusV2, new.word[mfn, i].raw)
+    return implies(
+        both(old.domain[actor].grant_version == 1, new.domain[actor].grant_version == 2,
+             old.domain[actor].status == Status.ALIVE, mfn == new.status_frame[actor, 0].mfn,
+             within(i, 0, RESERVED_ENTRIES // 4)),
+        encode(status) == new.word[mfn, i].raw,
+    )
+
+
+@two_state("TWO-GNT-VERSION-REPLACED", over="version_change", fulfils="SR-GNT-10")
+def changes_stop_where_nothing_was_unmapped(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """A change that stops at a status frame that is on record as mapped stops because other memory is mapped there, or
+    because nothing can be.
+    """
+    before = old.version_change[domain]
+    mfn = old.status_frame[domain, before.withdrawn].mfn
+    frame = old.frame[mfn]
+    row = old.p2m[domain, frame.gfn]
+    return implies(
+        both(new.version_change[domain].stopped, neg(before.stopped), frame.mapped),
+        either(both(is_any_ram(row), row.mfn != mfn), frame.gfn >= old.settings[Index(0)].root_pages),
+    )
+
+
+@two_state("TWO-GNT-VERSION-LET-GO", over="version_change", fulfils=("SR-GNT-10", "SR-MEM-7"))
+def stopped_frames_are_let_go(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """When a change stops because somebody else uses a status frame, that frame is not allocated any more: it goes with
+    its last user.
+    """
+    before = old.version_change[domain]
+    mfn = old.status_frame[domain, before.withdrawn].mfn
+    mapped = count(old.p2m, _is_ram_at, domain, mfn) > 0
+    return implies(
+        both(new.version_change[domain].stopped, neg(before.stopped), neg(old.frame[mfn].mapped), neg(mapped)),
+        neg(new.frame[mfn].allocated),
     )

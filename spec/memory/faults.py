@@ -17,6 +17,7 @@ from spec.language import (
     DomId,
     Gfn,
     Index,
+    Mfn,
     Outcome,
     VcpuId,
     accept,
@@ -40,7 +41,8 @@ from spec.language import (
     two_state,
 )
 from spec.memory import p2m
-from spec.state import P2mEntry, State, Status, Vcpu
+from spec.memory.frames import can_get_page
+from spec.state import P2mEntry, State, Status, Use, Vcpu
 
 TRANSLATION = 1
 """A stage-2 translation fault: the hardware finds no valid entry."""
@@ -284,4 +286,33 @@ def flushes_are_of_watched_caches(old: State, new: State, actor: DomId, domain: 
         implies(both(after.flush_due, neg(before.flush_due)), either(before.traps, after.traps)),
         implies(both(before.traps != after.traps, old.domain[domain].status == Status.ALIVE),
                 both(after.flush_due, after.flushed == 0)),
+    )
+
+
+@two_state("TWO-FLUSH-ENDS", over="p2m", fulfils="SR-MEM-15")
+def flushed_memory_is_watched(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """When a flush of a running domain ends, the hardware reaches nothing under the entries of the root that Xen
+    invalidates: what is accessed from now on shows.
+    """
+    ends = count(new.vcpu, _is_due, domain) < count(old.vcpu, _is_due, domain)
+    return implies(
+        both(ends, new.domain[domain].status == Status.ALIVE, gfn < invalidated_pages(old)),
+        neg(new.p2m[domain, gfn].hardware),
+    )
+
+
+def _is_under_way(row: Vcpu, domain: DomId, _vcpu: VcpuId, flushing: DomId) -> Boolean:
+    return both(domain == flushing, row.flush_due, row.flushed > 0)
+
+
+@two_state("TWO-FLUSH-COUNTED", over="frame", fulfils="SR-MEM-15")
+def flushes_go_on(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
+    """A page that a domain writes back by no other right than that its caches are flushed counts as flushed: the flush
+    comes to an end.
+    """
+    before, after = old.frame[mfn], new.frame[mfn]
+    return implies(
+        both(one_of(before.use, Use.DOMAIN, Use.SHARED), before.owner == after.owner, before.unclean,
+             neg(after.unclean), neg(can_get_page(old, mfn))),
+        count(new.vcpu, _is_under_way, actor) > 0,
     )

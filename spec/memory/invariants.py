@@ -6,10 +6,10 @@ change them.
 
 from __future__ import annotations
 
-from spec.domain.privilege import may_act_on, may_serve
+from spec.domain.privilege import exists, may_act_on, may_serve
 from spec.grant.access import is_pinned
 from spec.grant.device import has_direct_devices
-from spec.grant.invariants import holds_page
+from spec.grant.invariants import holds_page, is_released_by
 from spec.language import (
     Boolean,
     DomId,
@@ -38,7 +38,18 @@ from spec.memory.frames import (
     is_page_of,
     is_release_of,
 )
-from spec.memory.p2m import DEVICE, FOREIGN, RAM, is_executable, is_live, is_writable, maps_the_same
+from spec.memory.p2m import (
+    DEVICE,
+    FOREIGN,
+    MOST_TABLES,
+    RAM,
+    TABLE_ENTRIES,
+    is_executable,
+    is_live,
+    is_writable,
+    maps_the_same,
+)
+from spec.memory.reservation import LARGEST_ORDER
 from spec.state import FIRST_RESERVED, NOBODY, ActiveGrant, P2mEntry, P2mType, State, Status, Use
 
 MOST_MAPPED_AT_ONCE = 64
@@ -46,6 +57,10 @@ MOST_MAPPED_AT_ONCE = 64
 LARGEST_ROOT = 1 << 36
 LARGEST_ROOT_ARM32 = 1 << 28
 """Guest frames under the largest root table: 48 bits of address, on arm32 40."""
+
+
+MOST_TABLES_OF_A_BLOCK = (1 << LARGEST_ORDER) // TABLE_ENTRIES + MOST_TABLES
+"""Pages for tables that the largest block could take."""
 
 
 def is_taken(s: State, mfn: Mfn) -> Boolean:
@@ -129,6 +144,13 @@ def owned_frames_are_ready(s: State, mfn: Mfn) -> bool:
     """A page that a domain has is not waiting to be scrubbed."""
     frame = s.frame[mfn]
     return implies(frame.use != Use.FREE, neg(frame.dirty))
+
+
+@invariant("INV-FRAME-TABLE-CLEAN", over="frame", fulfils="SR-MEM-18")
+def table_pages_are_in_memory(s: State, mfn: Mfn) -> bool:
+    """Of a page of stage-2 tables, which the hardware may read past the caches, memory holds what the caches hold."""
+    frame = s.frame[mfn]
+    return implies(frame.use == Use.TABLE, neg(frame.unclean))
 
 
 @invariant("INV-WORD-SECRET", over="word", fulfils="SR-MEM-5", catches=("XSA-100",))
@@ -428,4 +450,71 @@ def mapped_pages_are_not_freed(old: State, new: State, actor: DomId, mfn: Mfn) -
     return implies(
         both(before.use == Use.DOMAIN, after.use != Use.DOMAIN, old.domain[before.owner].status == Status.ALIVE),
         neg(both(one_of(home.type, *RAM), home.mfn == mfn)),
+    )
+
+
+@two_state("TWO-FRAME-PLACED", over="frame", fulfils=("SR-MEM-16", "SR-MEM-23"))
+def new_pages_are_mapped(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
+    """A page that a domain is given at a guest frame is mapped there, as long as its pool has all the pages for tables
+    that the largest block could take.
+    """
+    before, after = old.frame[mfn], new.frame[mfn]
+    owner = old.domain[after.owner]
+    row = new.p2m[after.owner, after.gfn]
+    return implies(
+        both(before.use == Use.FREE, after.use == Use.DOMAIN, before.gfn != after.gfn, after.gfn != 0,
+             neg(owner.hardware), owner.pool_free >= MOST_TABLES_OF_A_BLOCK),
+        both(one_of(row.type, *RAM), row.mfn == mfn),
+    )
+
+
+@two_state("TWO-P2M-HELD", over="p2m", fulfils=("SR-MEM-7", "SR-MEM-8"))
+def mapped_pages_could_be_held(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """What a domain has already and what is newly mapped for it as its own is a frame of which Xen can take a
+    reference; its page of shared information is mapped without.
+    """
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    return implies(
+        both(one_of(after.type, *RAM), neg(maps_the_same(before, after)), old.frame[after.mfn].owner == domain,
+             after.mfn != old.domain[domain].shared_info),
+        can_get_page(old, after.mfn),
+    )
+
+
+@two_state("TWO-P2M-FOREIGN-KNOWN", over="p2m", fulfils=("SR-MEM-1", "SR-MEM-12"))
+def foreign_rows_begin_with_a_known_owner(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """What is newly mapped from another domain is of one that can be looked up: its destruction is not complete."""
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    return implies(
+        both(one_of(after.type, *FOREIGN), neg(maps_the_same(before, after))), exists(old, old.frame[after.mfn].owner)
+    )
+
+
+@two_state("TWO-P2M-DEVICE-TAKEN", over="p2m", fulfils=("SR-MEM-4", "SR-MEM-12"))
+def devices_are_taken_away_by_right(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
+    """A device is unmapped, with nothing in its place, only on behalf of a domain that serves the domain, or because
+    the domain gives up a grant mapping or a status frame by that address (or fails to map a grant there), or is being
+    destroyed.
+    """
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    gives_up = count(new.release, is_released_by, domain) > count(old.release, is_released_by, domain)
+    return implies(
+        both(one_of(before.type, *DEVICE), neg(is_live(after))),
+        either(may_serve(old, actor, domain), gives_up, old.version_change[domain].to == 1,
+               has_direct_devices(old, domain), old.domain[domain].status == Status.DYING),
+    )
+
+
+@two_state("TWO-P2M-GRANT-TAKEN", over="p2m", fulfils=("SR-GNT-7", "SR-MEM-12"))
+def granted_pages_are_taken_out_by_their_unmapping(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn
+                                                   ) -> bool:
+    """A page that another domain granted is unmapped, with nothing in its place, only because the domain gives up a
+    grant mapping (or fails to map another grant there), or is being destroyed.
+    """
+    before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
+    gives_up = count(new.release, is_released_by, domain) > count(old.release, is_released_by, domain)
+    return implies(
+        both(one_of(before.type, P2mType.GRANT_MAP_RW, P2mType.GRANT_MAP_RO), neg(before.stale), neg(is_live(after)),
+             old.frame[before.mfn].owner != domain),
+        either(gives_up, has_direct_devices(old, domain), old.domain[domain].status != Status.ALIVE),
     )

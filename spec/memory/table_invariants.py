@@ -152,6 +152,21 @@ def word_leads_to_its_own_table(s: TableState, frame: Mfn, position: Index) -> B
     ))
 
 
+@invariant("INV-TAB-LINKED", over="table_frame", fulfils="SR-MEM-18", theory="tables")
+def linked_tables_are_led_to(s: TableState, frame: Mfn) -> Boolean:
+    """A table to which something is said to lead is part of a root table, or the word on record does lead to it."""
+    row = s.table_frame[frame]
+    above = s.table_frame[row.parent]
+    entry = word_at(s, row.parent, row.slot)
+    return implies(row.linked, both(
+        row.use == Use.TABLE,
+        either(row.level == s.shape[ONE].start_level, both(
+            is_table_of(above, row.owner), above.level + 1 == row.level, row.slot < ENTRIES,
+            leads_to_table(entry, above.level), entry.frame == frame,
+        )),
+    ))
+
+
 @invariant("INV-TAB-FORM", over="cell", fulfils="SR-MEM-18", theory="tables")
 def words_are_well_formed(s: TableState, frame: Mfn, position: Index) -> Boolean:
     """Each word of a table has the form of a descriptor of its level; what the hardware accepts is live for Xen."""
@@ -476,3 +491,38 @@ def repair_gives_nothing_new(before: TableState, after: TableState, actor: DomId
         both(is_mapped(old), either(same_mapping(old, new), old.moved), old.type == new.type, old.frame == new.frame,
              old.read == new.read, old.write == new.write, old.execute == new.execute),
     )
+
+
+@two_state("TWO-TAB-CLEARED", over="cell", fulfils=("SR-MEM-17", "SR-MEM-18"), theory="tables")
+def taken_out_words_are_flushed(before: TableState, after: TableState, actor: DomId, frame: Mfn, position: Index
+                                ) -> Boolean:
+    """When a word of a table is not valid any more a flush is pending: what it led to may still be cached."""
+    table = before.table_frame[frame]
+    return implies(
+        both(table.use == Use.TABLE, after.table_frame[frame].use == Use.TABLE, position < ENTRIES,
+             word_at(before, frame, position).valid, neg(word_at(after, frame, position).valid)),
+        after.space[table.owner].flush,
+    )
+
+
+@two_state("TWO-TAB-BREAK", over="work", fulfils="SR-MEM-18", theory="tables")
+def only_valid_words_are_broken(before: TableState, after: TableState, actor: DomId, domain: DomId) -> Boolean:
+    """A word is taken out before the new leaf is written only if the hardware accepted it."""
+    work = after.work[domain]
+    old = word_at(before, work.table, index_at(work.level, work.i0, work.i1, work.i2, work.i3))
+    return implies(both(work.phase == Phase.MAKE_LEAF, before.work[domain].phase == Phase.IDLE), old.valid)
+
+
+@two_state("TWO-TAB-HANDED-OUT", over="table_frame", fulfils=("SR-MEM-3", "SR-MEM-17"), theory="tables")
+def flushed_frames_are_handed_out(before: TableState, after: TableState, actor: DomId, frame: Mfn) -> Boolean:
+    """That caches may still lead to a free frame is forgotten only when it is handed out."""
+    return implies(
+        both(before.table_frame[frame].unflushed, neg(after.table_frame[frame].unflushed)),
+        after.table_frame[frame].use != Use.FREE,
+    )
+
+
+@invariant("INV-TAB-FLUSH", over="work", fulfils="SR-MEM-17", theory="tables")
+def awaited_flushes_are_pending(s: TableState, domain: DomId) -> Boolean:
+    """Where the next store waits for a flush, a flush is pending."""
+    return implies(s.work[domain].must_flush, s.space[domain].flush)

@@ -94,7 +94,7 @@ def free_table(s: TableState, page: Mfn) -> Outcome[TableState]:
     Source: xen/arch/arm/p2m.c (p2m_free_page), Xen 4.17.
     """
     legal(s.table_frame[page].use == Use.RETIRED, "nothing can reach it")
-    return accept(put(s, "table_frame", page, use=Use.POOL, linked=False))
+    return accept(put(s, "table_frame", page, use=Use.POOL))
 
 
 # ---- frames
@@ -236,13 +236,15 @@ def abandon_tables(s: TableState, domain: DomId) -> Outcome[TableState]:
     start = s.shape[ONE].start_level
     legal(both(s.space[domain].alive, neg(s.space[domain].flush), idle(s, domain)), "the caches were flushed")
     legal(is_clear(s, domain), "the root table is clear")
-    s = fill(
-        s, "table_frame", ALL,
-        lambda row, _m: {
-            "use": ite(both(row.use == Use.TABLE, row.owner == domain, row.level != start), Use.RETIRED, row.use),
-        },
-    )
-    return accept(s)
+    return accept(fill(s, "table_frame", ALL, lambda row, _m: {
+        "use": ite(_is_below_root_of(row, domain, start), Use.RETIRED, row.use),
+        "linked": both(row.linked, neg(_is_below_root_of(row, domain, start))),
+    }))
+
+
+def _is_below_root_of(row: TableFrame, domain: DomId, start: int) -> Boolean:
+    """A table of the domain that is no page of its root table."""
+    return both(row.use == Use.TABLE, row.owner == domain, row.level != start)
 
 
 def is_root_of(row: TableFrame, domain: DomId, start: int) -> Boolean:
