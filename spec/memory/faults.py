@@ -17,7 +17,6 @@ from spec.language import (
     DomId,
     Gfn,
     Index,
-    Mfn,
     Outcome,
     VcpuId,
     accept,
@@ -41,8 +40,7 @@ from spec.language import (
     two_state,
 )
 from spec.memory import p2m
-from spec.memory.frames import can_get_page
-from spec.state import P2mEntry, State, Status, Use, Vcpu
+from spec.state import P2mEntry, State, Status, Vcpu
 
 TRANSLATION = 1
 """A stage-2 translation fault: the hardware finds no valid entry."""
@@ -298,21 +296,4 @@ def flushed_memory_is_watched(old: State, new: State, actor: DomId, domain: DomI
     return implies(
         both(ends, new.domain[domain].status == Status.ALIVE, gfn < invalidated_pages(old)),
         neg(new.p2m[domain, gfn].hardware),
-    )
-
-
-def _is_under_way(row: Vcpu, domain: DomId, _vcpu: VcpuId, flushing: DomId) -> Boolean:
-    return both(domain == flushing, row.flush_due, row.flushed > 0)
-
-
-@two_state("TWO-FLUSH-COUNTED", over="frame", fulfils="SR-MEM-15")
-def flushes_go_on(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
-    """A page that a domain writes back by no other right than that its caches are flushed counts as flushed: the flush
-    comes to an end.
-    """
-    before, after = old.frame[mfn], new.frame[mfn]
-    return implies(
-        both(one_of(before.use, Use.DOMAIN, Use.SHARED), before.owner == after.owner, before.unclean,
-             neg(after.unclean), neg(can_get_page(old, mfn))),
-        count(new.vcpu, _is_under_way, actor) > 0,
     )

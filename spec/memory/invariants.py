@@ -17,6 +17,7 @@ from spec.language import (
     GrantRef,
     Index,
     Mfn,
+    VcpuId,
     both,
     count,
     either,
@@ -50,7 +51,7 @@ from spec.memory.p2m import (
     maps_the_same,
 )
 from spec.memory.reservation import LARGEST_ORDER
-from spec.state import FIRST_RESERVED, NOBODY, ActiveGrant, P2mEntry, P2mType, State, Status, Use
+from spec.state import FIRST_RESERVED, NOBODY, ActiveGrant, P2mEntry, P2mType, State, Status, Use, Vcpu
 
 MOST_MAPPED_AT_ONCE = 64
 """Guest frames that one call may map to a device."""
@@ -342,6 +343,23 @@ def caches_are_cleaned_by_users(old: State, new: State, actor: DomId, mfn: Mfn) 
             both(can_get_page(old, mfn),
                  either(may_act_on(old, actor, before.owner), count(old.active_grant, _uses, actor, mfn) > 0)),
         ),
+    )
+
+
+def _is_under_way(row: Vcpu, domain: DomId, _vcpu: VcpuId, flushing: DomId) -> Boolean:
+    return both(domain == flushing, row.flush_due, row.flushed > 0)
+
+
+@two_state("TWO-FLUSH-COUNTED", over="frame", fulfils="SR-MEM-15")
+def flushes_go_on(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
+    """A page that a domain writes back by no other right than that its caches are flushed counts as flushed: the flush
+    comes to an end.
+    """
+    before, after = old.frame[mfn], new.frame[mfn]
+    return implies(
+        both(one_of(before.use, Use.DOMAIN, Use.SHARED), before.owner == after.owner, before.unclean,
+             neg(after.unclean), neg(can_get_page(old, mfn))),
+        count(new.vcpu, _is_under_way, actor) > 0,
     )
 
 
