@@ -40,7 +40,7 @@ from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
 from spec.state import DOMID_SELF
-from tests.mutants.exploring import Guided, Met, holds, lasting, named_by_content
+from tests.mutants.exploring import Guided, Met, Quick, holds, lasting, named_by_content
 from tests.mutants.mutation import Mutant
 from tests.mutants.search import Unchanged, effect
 from tests.mutants.systematic import GHOSTS
@@ -54,6 +54,13 @@ PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
 EVERYTHING = "every word"
 """In place of the name of one word that a peer has stored."""
+FLIPPED = "bit "
+"""In place of such a word: the word, with one bit of its flags another."""
+FLAG_BITS = 16
+STAYS = "what is overwritten"
+"""In place of each word that is stored just as it was read: what stands there already."""
+FLAGS = tuple(range(64))
+"""Flags of a call, each set or not."""
 CACHES, CACHED = ("tlb", "walk_cache"), {"present", "cached"}
 """Tables whose rows the hardware may give up at any time, and by which field they say that they are held."""
 WHOLE_PAGES, PAGE_LESS, PAGE_MORE, LESS, MORE = "whole pages", "a page less", "a page more", "one less", "one more"
@@ -64,6 +71,8 @@ another argument.
 PAGE = 4096
 STEP = "instead"
 """In place of the name of an argument: another step of the same domain."""
+NUMBERS = ("U16", "U32", "U64")
+SMALL = 8
 MOST_MISSING = 2
 """Arguments of another step that may be tried with either value."""
 QUESTION = 5.0
@@ -88,6 +97,13 @@ def _changed(p: Path, q: Path) -> Iterator[str]:
             yield each.name
 
 
+def _stored(p: Path) -> dict[tuple[int, ...], tuple[Key, T.Term]]:
+    """The single words of memory that a path has stored: where, and what."""
+    word = p.result.state.word
+    single = [each for each in word.writes if not isinstance(each, RangeWrite)]
+    return {uids(each.key): (each.key, lift(each.row(each.key, word).raw)) for each in single}
+
+
 def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) -> T.Term:
     """An argument in another's place.  most: the largest that it can be."""
     given = arguments[name]
@@ -109,9 +125,20 @@ def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) ->
     return T.number(value)
 
 
+def _said(word: T.Term, value: Any) -> T.Term:
+    """What a peer has stored in another's place."""
+    if isinstance(value, T.Term):
+        return value
+    if isinstance(value, str):
+        bit = 1 << int(value.removeprefix(FLIPPED))
+        is_set = T.equal(T.remainder(T.divide(word, bit), 2), T.number(1))
+        return T.choose(is_set, T.subtract(word, T.number(bit)), T.add(word, T.number(bit)))
+    return T.number(value)
+
+
 @contextlib.contextmanager
-def peers_said(names: set[str], said: Mapping[str, int] | None = None) -> Iterator[None]:
-    """Note the names of the words that peers have stored; those in ``said`` have these values."""
+def peers_said(names: set[str], said: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Note the names of the words that peers have stored; in place of those in ``said`` other words stand."""
     plain = symbols.fresh
 
     def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT,
@@ -120,7 +147,7 @@ def peers_said(names: set[str], said: Mapping[str, int] | None = None) -> Iterat
         if stem != PEER_WORD:
             return term
         names.add(term.args[0])
-        return T.number(said[term.args[0]]) if said and term.args[0] in said else term
+        return _said(term, said[term.args[0]]) if said and term.args[0] in said else term
 
     symbols.fresh = fresh
     try:
@@ -135,12 +162,14 @@ class Behaviour:
 
     verdict: how much a mutant changes that does just that.  path: the step, with the conditions of those states.
     excused: no property is claimed of what follows, so nothing need be the same.
+    changed: arguments or words in whose place others stand; None if nothing happens.
     """
 
     verdict: str
     path: Path
     log: Log
     excused: bool = False
+    changed: tuple[Change, ...] | None = None
 
 
 class Comparison:
@@ -154,6 +183,7 @@ class Comparison:
         self._known: dict[tuple[Change, ...], Paths] = {}
         self._peers: set[str] = set()
         self._needed: set[int] = set()
+        self._served: list[tuple[Change, ...]] = []
         self._model: Functions = {}
 
     def verdict(self) -> str:
@@ -186,6 +216,8 @@ class Comparison:
             if found is not None:
                 path.conditions.append(T.negate(T.conjunction(*found.path.conditions)))
                 logs.append(found.log)
+                if found.changed and found.changed not in self._served:
+                    self._served.insert(0, found.changed)
                 worst = max(worst, found.verdict, key=ORDER.index)
             elif depth == len(DEEP) - 1:
                 return OTHER_STATE
@@ -197,43 +229,60 @@ class Comparison:
         """Behaviours of the specification in a state which are the same as p wherever both are taken and the rows that
         either has written are the same.
         """
-        for each in self._behaviours(model):
+        for each in self._behaviours(p, model):
             q = each.path
             if each.excused:
                 yield each
                 continue
-            identity = (*(condition.uid for condition in q.conditions), *effect(q)[2:])
-            if identity in tried or _contradict(p, q) or _crashes(p) != _crashes(q):
+            if _contradict(p, q) or _crashes(p) != _crashes(q):
                 continue
             with recording() as rows:
                 same_here = self._same_where_written(p, q)
             if not holds([same_here], model):
                 continue
-            tried.add(identity)
             rows.absorb(each.log)
             each = attrs.evolve(each, path=attrs.evolve(q, conditions=[*q.conditions, same_here]), log=rows)
-            if self._alike(p, logs, each.path, rows):
+            if self._once(each.path, tried) and self._alike(p, logs, each.path, rows):
                 same = self._exact and each.verdict == SAME and self._same_answers(p, logs, each.path, rows)
                 yield each if same else attrs.evolve(each, verdict=max(each.verdict, ANSWER, key=ORDER.index))
+            elif each.changed is not None:
+                # at least where every condition goes the same way as here, also within calls whose branches are joined
+                narrow = [*each.path.conditions, *self._decided(each.changed, model), *self._decided(None, model)]
+                each = attrs.evolve(each, path=attrs.evolve(q, conditions=narrow))
+                if self._once(each.path, tried) and self._alike(p, logs, each.path, rows):
+                    yield attrs.evolve(each, verdict=max(each.verdict, ANSWER, key=ORDER.index))
 
-    def _behaviours(self, model: Functions) -> Iterator[Behaviour]:
-        """What the specification does in a state: first in the same call, then in others."""
+    @staticmethod
+    def _once(q: Path, tried: set[tuple[int, ...]]) -> bool:
+        """Whether this behaviour, under these conditions, was not tried yet."""
+        identity = (*(condition.uid for condition in q.conditions), *effect(q)[2:])
+        known = identity in tried
+        tried.add(identity)
+        return not known
+
+    def _behaviours(self, p: Path, model: Functions) -> Iterator[Behaviour]:
+        """What the specification does in a state: first in the same call, then in others that do there what p does."""
         plain = self._taken((), model)
         for q, log in plain:
-            yield Behaviour(SAME, q, log)
+            yield Behaviour(SAME, q, log, changed=())
         yield from self._deviations(plain, model)
         # every state allows that nothing happens
         yield Behaviour(ANSWER, Path(Outcome(self._proof.before, Kind.DONE), [], [], ()), Log())
         words = [*sorted(self._peers), EVERYTHING] if self._peers else []
-        others = [*self._others(), *((name, value) for name in words for value in PEERS)]
+        values = [*PEERS, *(f"{FLIPPED}{bit}" for bit in range(FLAG_BITS))]
+        others = [*self._others(), *self._staying(p, plain), *((name, value) for name in words for value in values)]
         spoken = set(re.findall(r"\w+", self._mutant.words))
         others.sort(key=lambda each: (each[0] not in spoken, each[0] not in words))
         pairs = ((one, two) for one in others if one[0] in spoken for two in others if one[0] != two[0])
-        for changed in itertools.chain(((one,) for one in others), self._other_steps(), pairs):
+        singles = ((one,) for one in others)
+        # what has served before comes first
+        for changed in itertools.chain(self._served, singles, self._other_steps(), pairs, self._batches(spoken)):
             if time.process_time() > self._until:
                 return
-            for q, log in self._taken(changed, model):
-                yield Behaviour(OTHER_CALL, q, log)
+            seen = self._taken(changed, model, Quick)
+            if seen and holds([self._same_where_written(p, seen[0][0])], model):
+                for q, log in self._taken(changed, model):
+                    yield Behaviour(OTHER_CALL, q, log, changed=changed)
 
     def _deviations(self, plain: Paths, model: Functions) -> Iterator[Behaviour]:
         """States in which a deviation has happened, or those in which the specification lets one happen."""
@@ -252,6 +301,8 @@ class Comparison:
             if name == step.actor:
                 continue
             values: tuple[Any, ...] = (True, False) if hint == "bool" else (0, 1, self._most(name))
+            if hint == "Word":
+                values = FLAGS
             for value in (*values, DOMID_SELF) if hint == "DomId" else values:
                 yield name, value
             if hint == "U64":
@@ -261,6 +312,17 @@ class Comparison:
                 yield name, MORE
                 yield from ((name, BEHIND + other) for other in step.parameters if other != name
                             and step.parameters[other] in ("U32", "U64"))
+
+    def _staying(self, p: Path, plain: Paths) -> Iterator[Change]:
+        """Words that the specification, and not p, stores as it has read them: as if they stood there already."""
+        stored = _stored(p)
+        for q, _ in plain:
+            kept = {}
+            for place, (key, raw) in _stored(q).items():
+                if raw.op == "app" and raw.args[0] in self._peers and stored.get(place, (key, None))[1] is not raw:
+                    kept[raw.args[0]] = lift(self._proof.before.word[tuple(wrap(part) for part in key)].raw)
+            if kept:
+                yield STAYS, tuple(kept.items())
 
     def _other_steps(self) -> Iterator[tuple[Change, ...]]:
         """Other steps of the same domain, with the same arguments, and all values of conditions that are missing.
@@ -276,19 +338,40 @@ class Comparison:
                 for values in itertools.product((False, True), repeat=len(missing)):
                     yield (STEP, name), *zip(missing, values, strict=True)
 
+    def _batches(self, spoken: set[str]) -> Iterator[tuple[Change, ...]]:
+        """Other forms of the same call, for one item or for many; what the mutant names may be another small number."""
+        own = self._proof.transition
+        for name, step in self._proof.theory.transitions.items():
+            shared = {each for each in step.parameters if own.parameters.get(each) == step.parameters[each]}
+            missing = [each for each in step.parameters if each not in own.parameters]
+            same_call = step.hypercall.startswith(own.hypercall) or own.hypercall.startswith(step.hypercall)
+            fits = len(shared) + len(missing) == len(step.parameters) and len(missing) <= MOST_MISSING
+            if name == own.name or not own.hypercall or not step.hypercall or not same_call or step.repairs or not fits:
+                continue
+            given = itertools.product(*[(False, True) if step.parameters[each] == "bool"
+                                        else (0, DOMID_SELF) if step.parameters[each] == "DomId" else (0, 1)
+                                        for each in missing])
+            numbers = [each for each in step.parameters if each in shared and step.parameters[each] in NUMBERS]
+            pairs = [(), *itertools.product(itertools.product(numbers, (0, 1)), repeat=2)]
+            named: list[tuple[Change, ...]] = [(), *(((each, value),) for each in numbers if each in spoken
+                                                     for value in range(SMALL))]
+            for values, pair, other in itertools.product(given, pairs, named):
+                yield (STEP, name), *zip(missing, values, strict=True), *pair, *other
+
     def _most(self, name: str) -> int:
         """The largest value of an argument."""
         return RANGES.get(self._proof.transition.parameters[name], (0, None))[1] or 1 << 52
 
-    def _taken(self, changed: tuple[Change, ...], model: Functions) -> Paths:
+    def _taken(self, changed: tuple[Change, ...], model: Functions, explorer: Callable[..., Guided] = Guided) -> Paths:
         """The path of the specification in a state, with arguments or words of a peer replaced; none if not legal."""
-        known = self._known.setdefault(changed, [])
+        known = self._known.setdefault(changed, []) if explorer is Guided else []
         for each in known:
             if holds(each[0].conditions, model):
                 return [each]
         given, own = self._proof.arguments, self._proof.transition
         said = {name: value for name, value in changed if name in self._peers}
         said |= {name: value for each, value in changed if each == EVERYTHING for name in self._peers}
+        said |= dict(dict(changed).get(STAYS, ()))
         other = dict(changed).get(STEP)
         if other is None:
             self._proof.arguments = {**given, **{
@@ -296,13 +379,15 @@ class Comparison:
             }}
         else:
             self._proof.transition = self._proof.theory.transitions[other]
+            chosen = dict(changed)
             self._proof.arguments = {
-                name: given[name] if name in given else T.boolean(value=dict(changed)[name])
+                name: given[name] if name not in chosen else T.boolean(value=chosen[name])
+                if isinstance(chosen[name], bool) else T.number(chosen[name])
                 for name in self._proof.transition.parameters
             }
-        plain, self._proof.explorer = self._proof.explorer, lambda: Guided(self._names, model)
+        plain, self._proof.explorer = self._proof.explorer, lambda: explorer(self._names, model)
         try:
-            with peers_said(set(), said):
+            with peers_said(self._peers if not changed else set(), said):
                 found = [each for each in self._proof.paths() if holds(each[0].conditions, model)]
         except SpecificationError:
             found = []
@@ -311,6 +396,17 @@ class Comparison:
         if len(changed) < 2:
             known += found
         return found
+
+    def _decided(self, changed: tuple[Change, ...] | None, model: Functions) -> list[T.Term]:
+        """Which way all conditions of a step go in a state.  changed: of the specification; None: of the mutant."""
+        decided: list[T.Term] = []
+
+        def quick(names: dict[Any, str], model: Functions) -> Quick:
+            return Quick(names, model, decided)
+
+        with lasting(self._mutant) if changed is None else contextlib.nullcontext():
+            self._taken(changed or (), model, quick)
+        return decided
 
     def _alike(self, p: Path, p_logs: list[Log], q: Path, q_log: Log) -> bool:
         """Whether the two leave the same state wherever both are taken."""

@@ -113,3 +113,27 @@ class Guided(Named):
     def _choose(self, term: T.Term) -> bool:
         """The value of a condition in the state; no other way is explored."""
         return holds([term], self._model)
+
+
+class Quick(Guided):
+    """Finds that path in calls whose branches are joined, too: what comes of it is right in this one state alone.
+
+    decided: which way each condition went, those of joined calls included.
+    """
+
+    def __init__(self, names: dict[Any, str], model: Functions, decided: list[T.Term] | None = None) -> None:
+        super().__init__(names, model)
+        self.decided: list[T.Term] = [] if decided is None else decided
+
+    def child(self) -> Explorer:
+        """The explorer of a call whose branches are joined."""
+        found = Quick(self._names, self._model, self.decided)
+        self._calls += 1
+        found._parent, found._scope = self, f"{self._scope}{self._calls}."
+        return found
+
+    def branch(self, term: T.Term) -> bool:
+        """The value of a condition in the state."""
+        value = super().branch(term)
+        self.decided.append(term if value else T.negate(term))
+        return value
