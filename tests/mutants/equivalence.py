@@ -36,6 +36,8 @@ from proofs.engine.solvers import SAT, UNKNOWN, UNSAT, Growing
 from proofs.engine.symbolic_tables import Key, Log, RangeWrite, any_key, recording, uids
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
 from proofs.engine.terms import Functions
+from spec.grant.entries import EntryV1, HeadV2
+from spec.language import decode, encode, evolve
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
@@ -54,9 +56,12 @@ PEERS = (0, (1 << 64) - 1)
 """Words that a peer may have stored instead: one that permits nothing, and one with every bit set."""
 EVERYTHING = "every word"
 """In place of the name of one word that a peer has stored."""
-FLIPPED = "bit "
-"""In place of such a word: the word, with one bit of its flags another."""
-FLAG_BITS = 16
+ENTRIES = tuple(
+    (layout, name, value) for layout in (EntryV1, HeadV2)
+    for name, value in (*(("type", kind) for kind in range(4)),
+                        *((name, value) for name in ("readonly", "sub_page") for value in (False, True)))
+)
+"""In place of such a word: the same entry of a grant table, but for one field."""
 STAYS = "what is overwritten"
 """In place of each word that is stored just as it was read: what stands there already."""
 FLAGS = tuple(range(64))
@@ -129,10 +134,10 @@ def _said(word: T.Term, value: Any) -> T.Term:
     """What a peer has stored in another's place."""
     if isinstance(value, T.Term):
         return value
-    if isinstance(value, str):
-        bit = 1 << int(value.removeprefix(FLIPPED))
-        is_set = T.equal(T.remainder(T.divide(word, bit), 2), T.number(1))
-        return T.choose(is_set, T.subtract(word, T.number(bit)), T.add(word, T.number(bit)))
+    if isinstance(value, tuple):
+        layout, name, other = value
+        seen = wrap(word, "Word")
+        return lift(encode(evolve(decode(layout, seen), **{name: other}), seen))
     return T.number(value)
 
 
@@ -269,8 +274,8 @@ class Comparison:
         # every state allows that nothing happens
         yield Behaviour(ANSWER, Path(Outcome(self._proof.before, Kind.DONE), [], [], ()), Log())
         words = [*sorted(self._peers), EVERYTHING] if self._peers else []
-        values = [*PEERS, *(f"{FLIPPED}{bit}" for bit in range(FLAG_BITS))]
-        others = [*self._others(), *self._staying(p, plain), *((name, value) for name in words for value in values)]
+        said = itertools.product(words, (*PEERS, *ENTRIES))
+        others = [*self._others(), *self._staying(p, plain), *said]
         spoken = set(re.findall(r"\w+", self._mutant.words))
         others.sort(key=lambda each: (each[0] not in spoken, each[0] not in words))
         pairs = ((one, two) for one in others if one[0] in spoken for two in others if one[0] != two[0])

@@ -143,6 +143,22 @@ def by_steps(names: list[str], mutant: Mutant, budget: float) -> Answer:
     return answer
 
 
+def by_claims(chosen: Theory, names: list[str], mutant: Mutant) -> Answer:
+    """A property that says something else by the mutated function, and that other steps do not keep then."""
+    function = original(mutant)
+    place = f"{function.__module__}.{function.__qualname__}"
+    claims = {each.id for each in chosen.properties.values() if place in dependencies(each.function)}
+    answer = Answer()
+    for name in sorted(set(chosen.transitions) - set(names)) if claims else ():
+        with applied(mutant):
+            proof = TransitionProof(chosen, chosen.transitions[name], hints=hints(), only=claims.__contains__)
+            for line in proof.run():
+                if line.verdict == FAILED and line.property in claims:
+                    answer.failed.append(Found(line.property, name))
+                    return answer
+    return answer
+
+
 def by_boot(mutant: Mutant) -> Answer:
     """A property that fails of a boot state, which is concrete: so it needs no other confirmation."""
     with applied(mutant):
@@ -167,6 +183,8 @@ def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
             elif affected(theory(TABLES), mutant):
                 chosen, names = theory(TABLES), affected(theory(TABLES), mutant)
                 answer = by_steps(names, mutant, budget / 3)
+                if answer.found is None and not answer.failed:
+                    answer.failed += by_claims(chosen, names, mutant).failed
     except (SpecificationError, TypeError, AttributeError, AssertionError, LookupError, TooLong) as problem:
         killed_by, found = BROKEN, Found(f"{type(problem).__name__}: {problem}"[:80], "")
     if answer.found is not None or answer.failed:
