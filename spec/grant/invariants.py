@@ -390,6 +390,13 @@ def both_domains_are_known(s: State, domain: DomId, vcpu: VcpuId) -> bool:
     return s.copy_side[domain, vcpu, SOURCE].known == s.copy_side[domain, vcpu, Index(1)].known
 
 
+@invariant("INV-GNT-COPY-WHOLE", over="copy_side", fulfils="SR-GNT-13")
+def pages_are_claimed_whole(s: State, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
+    """A page that a copy claimed without a grant can be copied from its first byte to its last."""
+    row = s.copy_side[domain, vcpu, side]
+    return implies(both(row.claimed, neg(row.granted)), both(row.start == 0, row.length == FRAME_LENGTH))
+
+
 @invariant("INV-GNT-COPY-NAMED", over="copy_side", fulfils=("SR-GNT-11", "SR-GNT-13"))
 def copies_use_what_was_named(s: State, domain: DomId, vcpu: VcpuId, side: Index) -> bool:
     """The domain of a side of a copy is the one that the caller named: a later item that names the same is served from

@@ -428,6 +428,21 @@ def status_words_begin_with_marks(old: State, new: State, actor: DomId, mfn: Mfn
     )
 
 
+@two_state("TWO-GNT-VERSION-CURSOR", over="version_change", fulfils="SR-GNT-10")
+def cleared_frames_are_counted(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """While the version of a table changes, Xen writes several entries of the frame that is to be cleared next only
+    when it clears the frame, and then goes on to the next: the change comes to an end.
+    """
+    before, after = old.version_change[domain], new.version_change[domain]
+    behind = old.grant_frame[domain, before.cleared + 1]
+    written = [neg(old.word[behind.mfn, Index(i)].raw == new.word[behind.mfn, Index(i)].raw) for i in (0, WORDS - 1)]
+    return implies(
+        both(before.to != 0, neg(before.stopped), behind.present, *written, neg(_may_write(old, actor, behind.mfn)),
+             old.domain[domain].status == Status.ALIVE),
+        either(after.cleared == before.cleared + 1, after.to == 0),
+    )
+
+
 @two_state("TWO-GNT-VERSION-REPLACED", over="version_change", fulfils="SR-GNT-10")
 def changes_stop_where_nothing_was_unmapped(old: State, new: State, actor: DomId, domain: DomId) -> bool:
     """A change that stops at a status frame that is on record as mapped stops because other memory is mapped there, or

@@ -350,16 +350,15 @@ def _is_under_way(row: Vcpu, domain: DomId, _vcpu: VcpuId, flushing: DomId) -> B
     return both(domain == flushing, row.flush_due, row.flushed > 0)
 
 
-@two_state("TWO-FLUSH-COUNTED", over="frame", fulfils="SR-MEM-15")
+@two_state("TWO-FLUSH-COUNTED", over="frame", fulfils=("SR-MEM-12", "SR-MEM-15"))
 def flushes_go_on(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
-    """A page that a domain writes back by no other right than that its caches are flushed counts as flushed: the flush
-    comes to an end.
+    """A page is written back only while Xen can hold it and look its owner up, or because all that a domain maps is
+    flushed: then it counts as flushed, so that the flush comes to an end.
     """
     before, after = old.frame[mfn], new.frame[mfn]
     return implies(
-        both(one_of(before.use, Use.DOMAIN, Use.SHARED), before.owner == after.owner, before.unclean,
-             neg(after.unclean), neg(can_get_page(old, mfn))),
-        count(new.vcpu, _is_under_way, actor) > 0,
+        both(is_taken(old, mfn), before.owner == after.owner, before.unclean, neg(after.unclean)),
+        either(both(can_get_page(old, mfn), exists(old, before.owner)), count(new.vcpu, _is_under_way, actor) > 0),
     )
 
 

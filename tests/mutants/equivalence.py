@@ -275,8 +275,8 @@ class Comparison:
         yield Behaviour(ANSWER, Path(Outcome(self._proof.before, Kind.DONE), [], [], ()), Log())
         words = [*sorted(self._peers), EVERYTHING] if self._peers else []
         said = itertools.product(words, (*PEERS, *ENTRIES))
-        others = [*self._others(), *self._staying(p, plain), *said]
         spoken = set(re.findall(r"\w+", self._mutant.words))
+        others = [*self._others(spoken), *self._staying(p, plain), *said]
         others.sort(key=lambda each: (each[0] not in spoken, each[0] not in words))
         pairs = ((one, two) for one in others if one[0] in spoken for two in others if one[0] != two[0])
         singles = ((one,) for one in others)
@@ -299,7 +299,7 @@ class Comparison:
                 rows.absorb(log)
                 yield Behaviour(DEVIATED, attrs.evolve(q, conditions=[*q.conditions, flagged]), rows, excused=True)
 
-    def _others(self) -> Iterator[Change]:
+    def _others(self, spoken: set[str]) -> Iterator[Change]:
         """Arguments that may be replaced, and by what."""
         step = self._proof.transition
         for name, hint in step.parameters.items():
@@ -308,6 +308,8 @@ class Comparison:
             values: tuple[Any, ...] = (True, False) if hint == "bool" else (0, 1, self._most(name))
             if hint == "Word":
                 values = FLAGS
+            elif hint in NUMBERS and name in spoken:
+                values = (*range(SMALL), self._most(name))
             for value in (*values, DOMID_SELF) if hint == "DomId" else values:
                 yield name, value
             if hint == "U64":
