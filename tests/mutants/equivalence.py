@@ -69,9 +69,9 @@ FLAGS = tuple(range(64))
 CACHES, CACHED = ("tlb", "walk_cache"), {"present", "cached"}
 """Tables whose rows the hardware may give up at any time, and by which field they say that they are held."""
 WHOLE_PAGES, PAGE_LESS, PAGE_MORE, LESS, MORE = "whole pages", "a page less", "a page more", "one less", "one more"
-BEHIND = "one more than "
+BEHIND, AS = "one more than ", "the same as "
 """In place of a size: the size, rounded down, or a page more or less; in place of a number: its neighbours, or that of
-another argument.
+another argument; in place of a domain: that of another argument.
 """
 PAGE = 4096
 STEP = "instead"
@@ -117,6 +117,8 @@ def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) ->
     if isinstance(value, str) and value.startswith(BEHIND):
         other = arguments[value.removeprefix(BEHIND)]
         return T.choose(T.less(other, T.number(most)), T.add(other, T.number(1)), given)
+    if isinstance(value, str) and value.startswith(AS):
+        return arguments[value.removeprefix(AS)]
     if value == PAGE_LESS:
         return T.choose(T.less(given, T.number(PAGE)), given, T.subtract(given, T.number(PAGE)))
     if value == PAGE_MORE:
@@ -310,7 +312,10 @@ class Comparison:
                 values = FLAGS
             elif hint in NUMBERS and name in spoken:
                 values = (*range(SMALL), self._most(name))
-            for value in (*values, DOMID_SELF) if hint == "DomId" else values:
+            if hint == "DomId":
+                others = [each for each in step.parameters if each != name and step.parameters[each] == hint]
+                values = (*values, DOMID_SELF, *(AS + each for each in others))
+            for value in values:
                 yield name, value
             if hint == "U64":
                 yield from ((name, each) for each in (WHOLE_PAGES, PAGE_LESS, PAGE_MORE))

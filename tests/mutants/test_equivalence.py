@@ -68,6 +68,20 @@ def test_verdict__another_step_of_the_same_domain_is_another_call() -> None:
     assert in_step("set_way_flush", mutant("memory.faults.set_way_flush#3")) == OTHER_CALL
 
 
+@pytest.mark.parametrize(("step", "identifier"), [
+    # the batch maps another domain's page
+    ("add_to_physmap", "memory.physmap.add_to_physmap#3"),
+    # as if the words that are exchanged had stood there already
+    ("swap_grant_ref", "grant.table._swap_words#0"),
+    # as if the granter had made it a sub-page grant
+    ("copy_claim_nested", "grant.copy._window#2"),
+    # as if another space had been asked for
+    ("add_to_physmap_batch_repaired", "memory.physmap._one_page#5"),
+])
+def test_verdict__another_form_of_the_call_or_what_a_peer_may_write_is_another_call(step: str, identifier: str) -> None:
+    assert in_step(step, mutant(identifier), 60.0) == OTHER_CALL
+
+
 def test_verdict__another_error_is_another_answer() -> None:
     other = change("memory.pool", "get_paging_mempool_size", "return refuse(s, -EPERM)", "return refuse(s, -ESRCH)")
     assert compared(theory(), affected(theory(), other), other) == ANSWER
