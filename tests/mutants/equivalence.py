@@ -80,7 +80,7 @@ NUMBERS = ("U16", "U32", "U64")
 SMALL = 8
 MOST_MISSING = 2
 """Arguments of another step that may be tried with either value."""
-QUESTION = 5.0
+QUESTION = 20.0
 """Seconds that one question may take; what is not known by then is not proved."""
 
 
