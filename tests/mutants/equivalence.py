@@ -144,8 +144,8 @@ def _said(word: T.Term, value: Any) -> T.Term:
 
 
 @contextlib.contextmanager
-def peers_said(names: set[str], said: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Note the names of the words that peers have stored; in place of those in ``said`` other words stand."""
+def peers_said(words: dict[str, T.Term], said: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Note the words that peers have stored, by their names; in place of those in ``said`` other words stand."""
     plain = symbols.fresh
 
     def fresh(stem: str, bounds: tuple[int, int | None] | None = None, sort: str = T.INT,
@@ -153,7 +153,7 @@ def peers_said(names: set[str], said: Mapping[str, Any] | None = None) -> Iterat
         term = plain(stem, bounds, sort, of)
         if stem != PEER_WORD:
             return term
-        names.add(term.args[0])
+        words[term.args[0]] = term
         return _said(term, said[term.args[0]]) if said and term.args[0] in said else term
 
     symbols.fresh = fresh
@@ -188,7 +188,7 @@ class Comparison:
         self._names = named_by_content(self._proof)
         self._mutant, self._until = mutant, until
         self._known: dict[tuple[Change, ...], Paths] = {}
-        self._peers: set[str] = set()
+        self._peers: dict[str, T.Term] = {}
         self._needed: set[int] = set()
         self._served: list[tuple[Change, ...]] = []
         self._model: Functions = {}
@@ -276,7 +276,7 @@ class Comparison:
         # every state allows that nothing happens
         yield Behaviour(ANSWER, Path(Outcome(self._proof.before, Kind.DONE), [], [], ()), Log())
         words = [*sorted(self._peers), EVERYTHING] if self._peers else []
-        said = itertools.product(words, (*PEERS, *ENTRIES))
+        said = itertools.product(words, (*PEERS, *ENTRIES, *self._peers.values()))
         spoken = set(re.findall(r"\w+", self._mutant.words))
         others = [*self._others(spoken), *self._staying(p, plain), *said]
         others.sort(key=lambda each: (each[0] not in spoken, each[0] not in words))
@@ -399,7 +399,7 @@ class Comparison:
             }
         plain, self._proof.explorer = self._proof.explorer, lambda: explorer(self._names, model)
         try:
-            with peers_said(self._peers if not changed else set(), said):
+            with peers_said({} if changed else self._peers, said):
                 found = [each for each in self._proof.paths() if holds(each[0].conditions, model)]
         except SpecificationError:
             found = []

@@ -37,7 +37,6 @@ EXPLAINED: dict[str, str] = {
     "memory.resource._map_frame#7": "the frames of a grant table are its domain's own (INV-GNT-TABLE-FRAME)",
     "memory.resource._map_frame#9": "where just a whole chunk is left, both are the same",
     "memory.table_pages.destroy_root#6": "of a free VMID nothing reads whose it was; who takes one says whose it is",
-    "memory.table_pages.free_table#3": "of a page of the pool nothing reads it, and whoever links a page says so first",
     "memory.table_pages.shrink_pool#3": "only a free frame is yet to be flushed (INV-TAB-PAGE): it is so already",
     "memory.table_steps.prepare_split#18": "of a new page nothing reads it, and whoever links a page says so first",
     "memory.table_steps.prepare_table#17": "of a new page nothing reads it, and whoever links a page says so first",
