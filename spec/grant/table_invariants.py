@@ -458,6 +458,24 @@ def changes_stop_where_nothing_was_unmapped(old: State, new: State, actor: DomId
     )
 
 
+@two_state("TWO-GNT-VERSION-WAITS", over="version_change", fulfils="SR-GNT-10")
+def replaced_frames_stay_on_record(old: State, new: State, actor: DomId, domain: DomId) -> bool:
+    """A status frame that is to be taken back, and in whose place on record other memory is mapped, is not taken to be
+    unmapped, unless the domain maps it elsewhere (which a direct-mapped one may) and takes it out there.
+    """
+    before = old.version_change[domain]
+    mfn = old.status_frame[domain, before.withdrawn].mfn
+    frame = old.frame[mfn]
+    row = old.p2m[domain, frame.gfn]
+    return implies(
+        both(before.to == 1, old.domain[domain].grant_version == 2, neg(before.stopped), frame.mapped,
+             before.withdrawn < old.domain[domain].status_frames, old.domain[domain].status == Status.ALIVE,
+             is_any_ram(row), row.mfn != mfn, neg(old.orphan[domain, frame.gfn].pending),
+             neg(old.domain[domain].direct_mapped), count(old.p2m, _is_ram_at, domain, mfn) == 0),
+        new.frame[mfn].mapped,
+    )
+
+
 @two_state("TWO-GNT-VERSION-LET-GO", over="version_change", fulfils=("SR-GNT-10", "SR-MEM-7"))
 def stopped_frames_are_let_go(old: State, new: State, actor: DomId, domain: DomId) -> bool:
     """When a change stops because somebody else uses a status frame, that frame is not allocated any more: it goes with

@@ -535,3 +535,14 @@ def granted_pages_are_taken_out_by_their_unmapping(old: State, new: State, actor
              old.frame[before.mfn].owner != domain),
         either(gives_up, has_direct_devices(old, domain), old.domain[domain].status != Status.ALIVE),
     )
+
+
+@two_state("TWO-FRAME-GIVEN-BACK", over="frame", fulfils=("SR-MEM-3", "SR-MEM-12"))
+def pages_are_given_back_where_they_are_mapped(old: State, new: State, actor: DomId, mfn: Mfn) -> bool:
+    """The allocation of a running domain's page ends only by a guest frame at which the domain has it mapped."""
+    before, after = old.frame[mfn], new.frame[mfn]
+    return implies(
+        both(before.use == Use.DOMAIN, before.allocated, neg(after.allocated),
+             old.domain[before.owner].status == Status.ALIVE),
+        count(old.p2m, _maps, before.owner, mfn) > 0,
+    )
