@@ -37,6 +37,7 @@ from proofs.engine.symbolic_tables import Key, Log, RangeWrite, any_key, recordi
 from proofs.engine.symbols import PEER_WORD, Path, lift, unbranched, wrap
 from proofs.engine.terms import Functions
 from spec.grant.entries import EntryV1, HeadV2
+from spec.grant.map import MapFlags
 from spec.language import decode, encode, evolve
 from spec.language.outcomes import Kind, Outcome
 from spec.language.records import columns
@@ -62,10 +63,14 @@ ENTRIES = tuple(
                         *((name, value) for name in ("readonly", "sub_page") for value in (False, True)))
 )
 """In place of such a word: the same entry of a grant table, but for one field."""
+WISHES = ("device_map", "host_map", "readonly", "application_map", "contains_pte")
 STAYS = "what is overwritten"
 """In place of each word that is stored just as it was read: what stands there already."""
-FLAGS = tuple(range(64))
-"""Flags of a call, each set or not."""
+FLAGS = (*(
+    (MapFlags, tuple((name, value) for name, value in zip(WISHES, chosen, strict=True) if value is not None))
+    for chosen in sorted(itertools.product((None, True, False), repeat=len(WISHES)), key=lambda each: -each.count(None))
+), *range(64))
+"""Flags of a call: the same but for some; then each set or not, and no others."""
 CACHES, CACHED = ("tlb", "walk_cache"), {"present", "cached"}
 """Tables whose rows the hardware may give up at any time, and by which field they say that they are held."""
 WHOLE_PAGES, PAGE_LESS, PAGE_MORE, LESS, MORE = "whole pages", "a page less", "a page more", "one less", "one more"
@@ -114,6 +119,9 @@ def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) ->
     given = arguments[name]
     if isinstance(value, bool):
         return T.boolean(value)
+    if isinstance(value, tuple):
+        layout, changes = value
+        return _but_for(given, layout, dict(changes))
     if isinstance(value, str) and value.startswith(BEHIND):
         other = arguments[value.removeprefix(BEHIND)]
         return T.choose(T.less(other, T.number(most)), T.add(other, T.number(1)), given)
@@ -132,14 +140,19 @@ def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) ->
     return T.number(value)
 
 
+def _but_for(word: T.Term, layout: type, changes: dict[str, Any]) -> T.Term:
+    """The same word but for some of its fields."""
+    seen = wrap(word, "Word")
+    return lift(encode(evolve(decode(layout, seen), **changes), seen))
+
+
 def _said(word: T.Term, value: Any) -> T.Term:
     """What a peer has stored in another's place."""
     if isinstance(value, T.Term):
         return value
     if isinstance(value, tuple):
         layout, name, other = value
-        seen = wrap(word, "Word")
-        return lift(encode(evolve(decode(layout, seen), **{name: other}), seen))
+        return _but_for(word, layout, {name: other})
     return T.number(value)
 
 
