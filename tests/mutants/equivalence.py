@@ -66,7 +66,7 @@ ENTRIES = tuple(
 WISHES = ("device_map", "host_map", "readonly", "application_map", "contains_pte")
 STAYS = "what is overwritten"
 """In place of each word that is stored just as it was read: what stands there already."""
-FLAGS = (*(
+FLAGS = ((MapFlags, (("other", 0), ("guest_available", 0))), (MapFlags, (("other", 1),)), *(
     (MapFlags, tuple((name, value) for name, value in zip(WISHES, chosen, strict=True) if value is not None))
     for chosen in sorted(itertools.product((None, True, False), repeat=len(WISHES)), key=lambda each: -each.count(None))
 ), *range(64))
