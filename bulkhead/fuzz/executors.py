@@ -55,8 +55,11 @@ def executor(jobs: int = 0, cluster: str = "") -> Iterator[Executor]:
     pool = ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet)
     try:
         yield pool
-    finally:
+    except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    # what runs is waited for at the end of Python in any case, which complains if the pool is half closed by then
+    pool.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager
