@@ -600,9 +600,13 @@ def grant_rows_come_with_their_mapping(old: State, new: State, actor: DomId, dom
     )
 
 
-def is_released_by(row: Release, domain: DomId, _slot: Handle, mapper: DomId) -> Boolean:
-    """A mapping given up by this domain whose pin is still to be dropped."""
+def _released_by(row: Release, domain: DomId, _slot: Handle, mapper: DomId) -> Boolean:
     return both(row.held, domain == mapper)
+
+
+def gives_up_mapping(old: State, new: State, domain: DomId) -> Boolean:
+    """The step takes a grant mapping of the domain out, whose pin is still to be dropped."""
+    return count(new.release, _released_by, domain) > count(old.release, _released_by, domain)
 
 
 def _released_frame(row: Release, domain: DomId, _slot: Handle, mapper: DomId, mfn: Mfn) -> Boolean:
@@ -613,10 +617,9 @@ def _released_frame(row: Release, domain: DomId, _slot: Handle, mapper: DomId, m
 def unmapping_takes_the_granted_frame(old: State, new: State, actor: DomId, domain: DomId, gfn: Gfn) -> bool:
     """When a mapping is given up, no memory is unmapped but the frame that was granted."""
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    released = count(new.release, is_released_by, domain) > count(old.release, is_released_by, domain)
     taken = count(new.release, _released_frame, domain, before.mfn) > count(
         old.release, _released_frame, domain, before.mfn)
-    return implies(both(released, is_any_ram(before), after.type == P2mType.INVALID), taken)
+    return implies(both(gives_up_mapping(old, new, domain), is_any_ram(before), after.type == P2mType.INVALID), taken)
 
 
 @two_state("TWO-GNT-ACTIVE-FIXED", over="active_grant", fulfils="SR-GNT-2", catches=("XSA-500",))
@@ -633,7 +636,8 @@ def pinned_grants_do_not_change(old: State, new: State, actor: DomId, granter: D
     )
 
 
-def _more_used(before: ActiveGrant, after: ActiveGrant) -> Boolean:
+def is_more_used(before: ActiveGrant, after: ActiveGrant) -> Boolean:
+    """The grant has come into more use."""
     return either(before.host_writers < after.host_writers, before.host_readers < after.host_readers)
 
 
@@ -649,7 +653,7 @@ def grants_are_pinned_by_their_user(old: State, new: State, actor: DomId, grante
     """
     before, after = old.active_grant[granter, ref], new.active_grant[granter, ref]
     return implies(
-        _more_used(before, after),
+        is_more_used(before, after),
         both(
             either(actor == after.domid, count(new.copy_side, _passes_for, granter, ref, actor) > 0),
             after.host_writers + after.host_readers == before.host_writers + before.host_readers + 1,
@@ -703,6 +707,11 @@ def use_begins_as_the_entry_says(old: State, new: State, actor: DomId, granter: 
     )
 
 
+def is_copied_already(active: ActiveGrant, side: Index) -> Boolean:
+    """The grant is in use in the way in which this side of a copy would use it."""
+    return both(is_pinned(active), either(side == SOURCE, is_written(active)))
+
+
 @two_state("TWO-GNT-COPY-LIVING", over="copy_side", fulfils=("SR-GNT-13", "SR-GNT-15"))
 def copies_begin_from_the_living(old: State, new: State, actor: DomId, domain: DomId, vcpu: VcpuId, side: Index
                                  ) -> bool:
@@ -712,8 +721,7 @@ def copies_begin_from_the_living(old: State, new: State, actor: DomId, domain: D
     before, after = old.copy_side[domain, vcpu, side], new.copy_side[domain, vcpu, side]
     granter = ite(after.nested, after.trans_domid, after.domain)
     active = old.active_grant[granter, ite(after.nested, after.trans_ref, after.ref)]
-    in_use = both(is_pinned(active), either(side == SOURCE, is_written(active)))
     return implies(
-        both(after.holding, neg(before.holding), either(after.granted, after.nested), in_use),
+        both(after.holding, neg(before.holding), either(after.granted, after.nested), is_copied_already(active, side)),
         old.domain[granter].status == Status.ALIVE,
     )

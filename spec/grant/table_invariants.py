@@ -9,7 +9,7 @@ from __future__ import annotations
 from spec.domain.privilege import exists, may_act_on, pair_allowed
 from spec.grant.access import is_pinned, is_written
 from spec.grant.entries import ENTRIES_V2, RESERVED_ENTRIES, StatusV2, place_v2, told
-from spec.grant.invariants import SOURCE, is_live
+from spec.grant.invariants import SOURCE, is_copied_already, is_live, is_more_used
 from spec.grant.table import status_frames_for
 from spec.grant.teardown import lists_frame
 from spec.language import (
@@ -285,19 +285,28 @@ def _is_ram_at(row: P2mEntry, domain: DomId, _gfn: Gfn, user: DomId, mfn: Mfn) -
     return both(domain == user, one_of(row.type, *RAM), row.mfn == mfn)
 
 
+def _frame_in_turn(s: State, domain: DomId) -> Mfn:
+    """The status frame that a change to version 1 takes back next."""
+    return s.status_frame[domain, s.version_change[domain].withdrawn].mfn
+
+
+def _stops(old: State, new: State, domain: DomId) -> Boolean:
+    """The step stops the domain in the middle of a change of version."""
+    return both(new.version_change[domain].stopped, neg(old.version_change[domain].stopped))
+
+
 @two_state("TWO-GNT-VERSION-STOPPED", over="version_change", fulfils="SR-GNT-10")
 def changes_stop_for_a_reason(old: State, new: State, actor: DomId, domain: DomId) -> bool:
     """A domain is stopped in the middle of a change of version only for a status frame that it still maps, or has
     mapped other memory over, or that somebody else uses.
     """
-    before = old.version_change[domain]
-    mfn = old.status_frame[domain, before.withdrawn].mfn
+    mfn = _frame_in_turn(old, domain)
     frame = old.frame[mfn]
     row = old.p2m[domain, frame.gfn]
     mapped = count(old.p2m, _is_ram_at, domain, mfn) > 0
     replaced = both(frame.mapped, neg(both(one_of(row.type, *RAM), row.mfn == mfn)))
     return implies(
-        both(new.version_change[domain].stopped, neg(before.stopped)),
+        _stops(old, new, domain),
         both(actor == domain, either(mapped, replaced, frame.references > ite(frame.allocated, 1, 0))),
     )
 
@@ -385,17 +394,25 @@ def pages_are_written_where_the_hardware_reaches(old: State, new: State, actor: 
                count(old.copy_side, _is_target, actor, mfn) > 0),
     )
 
+
+# ---- how use begins, and what a change of version leaves
+
+
+def _marks_stay(old: State, new: State, granter: DomId, ref: GrantRef) -> Boolean:
+    """What the granter's memory says of the grant is what it said before."""
+    (was_read, was_written), (is_read, writes) = told(old, granter, ref), told(new, granter, ref)
+    return both(was_read == is_read, was_written == writes)
+
+
 @two_state("TWO-GNT-MARKS-LEFT", over="active_grant", fulfils="SR-GNT-3")
 def marks_are_set_once(old: State, new: State, actor: DomId, granter: DomId, ref: GrantRef) -> bool:
     """When a grant comes into more use in a way in which it was used already, Xen leaves its marks as they stand in
     memory.
     """
     before, after = old.active_grant[granter, ref], new.active_grant[granter, ref]
-    more = either(before.host_writers < after.host_writers, before.host_readers < after.host_readers)
     return implies(
-        both(is_pinned(before), is_written(before) == is_written(after), more),
-        both(told(old, granter, ref)[0] == told(new, granter, ref)[0],
-             told(old, granter, ref)[1] == told(new, granter, ref)[1]),
+        both(is_pinned(before), is_written(before) == is_written(after), is_more_used(before, after)),
+        _marks_stay(old, new, granter, ref),
     )
 
 
@@ -406,13 +423,9 @@ def passing_on_begins_by_right(old: State, new: State, actor: DomId, domain: Dom
     """
     before, after = old.copy_side[domain, vcpu, side], new.copy_side[domain, vcpu, side]
     active = old.active_grant[after.domain, after.ref]
-    in_use = both(is_pinned(active), either(side == SOURCE, is_written(active)))
     return implies(both(after.asking, neg(before.asking)), both(
         old.settings[Index(0)].transitive_grants, exists(old, after.trans_domid), after.trans_domid != after.domain,
-        implies(in_use, both(
-            told(old, after.domain, after.ref)[0] == told(new, after.domain, after.ref)[0],
-            told(old, after.domain, after.ref)[1] == told(new, after.domain, after.ref)[1],
-        )),
+        implies(is_copied_already(active, side), _marks_stay(old, new, after.domain, after.ref)),
     ))
 
 
@@ -448,12 +461,11 @@ def changes_stop_where_nothing_was_unmapped(old: State, new: State, actor: DomId
     """A change that stops at a status frame that is on record as mapped stops because other memory is mapped there, or
     because nothing can be.
     """
-    before = old.version_change[domain]
-    mfn = old.status_frame[domain, before.withdrawn].mfn
+    mfn = _frame_in_turn(old, domain)
     frame = old.frame[mfn]
     row = old.p2m[domain, frame.gfn]
     return implies(
-        both(new.version_change[domain].stopped, neg(before.stopped), frame.mapped),
+        both(_stops(old, new, domain), frame.mapped),
         either(both(is_any_ram(row), row.mfn != mfn), frame.gfn >= old.settings[Index(0)].root_pages),
     )
 
@@ -464,7 +476,7 @@ def replaced_frames_stay_on_record(old: State, new: State, actor: DomId, domain:
     unmapped, unless the domain maps it elsewhere (which a direct-mapped one may) and takes it out there.
     """
     before = old.version_change[domain]
-    mfn = old.status_frame[domain, before.withdrawn].mfn
+    mfn = _frame_in_turn(old, domain)
     frame = old.frame[mfn]
     row = old.p2m[domain, frame.gfn]
     return implies(
@@ -481,10 +493,9 @@ def stopped_frames_are_let_go(old: State, new: State, actor: DomId, domain: DomI
     """When a change stops because somebody else uses a status frame, that frame is not allocated any more: it goes with
     its last user.
     """
-    before = old.version_change[domain]
-    mfn = old.status_frame[domain, before.withdrawn].mfn
+    mfn = _frame_in_turn(old, domain)
     mapped = count(old.p2m, _is_ram_at, domain, mfn) > 0
     return implies(
-        both(new.version_change[domain].stopped, neg(before.stopped), neg(old.frame[mfn].mapped), neg(mapped)),
+        both(_stops(old, new, domain), neg(old.frame[mfn].mapped), neg(mapped)),
         neg(new.frame[mfn].allocated),
     )

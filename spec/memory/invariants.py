@@ -9,7 +9,7 @@ from __future__ import annotations
 from spec.domain.privilege import exists, may_act_on, may_serve
 from spec.grant.access import is_pinned
 from spec.grant.device import has_direct_devices
-from spec.grant.invariants import holds_page, is_released_by
+from spec.grant.invariants import gives_up_mapping, holds_page
 from spec.language import (
     Boolean,
     DomId,
@@ -58,8 +58,6 @@ MOST_MAPPED_AT_ONCE = 64
 LARGEST_ROOT = 1 << 36
 LARGEST_ROOT_ARM32 = 1 << 28
 """Guest frames under the largest root table: 48 bits of address, on arm32 40."""
-
-
 MOST_TABLES_OF_A_BLOCK = (1 << LARGEST_ORDER) // TABLE_ENTRIES + MOST_TABLES
 """Pages for tables that the largest block could take."""
 
@@ -514,10 +512,9 @@ def devices_are_taken_away_by_right(old: State, new: State, actor: DomId, domain
     destroyed.
     """
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    gives_up = count(new.release, is_released_by, domain) > count(old.release, is_released_by, domain)
     return implies(
         both(one_of(before.type, *DEVICE), neg(is_live(after))),
-        either(may_serve(old, actor, domain), gives_up, old.version_change[domain].to == 1,
+        either(may_serve(old, actor, domain), gives_up_mapping(old, new, domain), old.version_change[domain].to == 1,
                has_direct_devices(old, domain), old.domain[domain].status == Status.DYING),
     )
 
@@ -529,11 +526,11 @@ def granted_pages_are_taken_out_by_their_unmapping(old: State, new: State, actor
     grant mapping (or fails to map another grant there), or is being destroyed.
     """
     before, after = old.p2m[domain, gfn], new.p2m[domain, gfn]
-    gives_up = count(new.release, is_released_by, domain) > count(old.release, is_released_by, domain)
     return implies(
         both(one_of(before.type, P2mType.GRANT_MAP_RW, P2mType.GRANT_MAP_RO), neg(before.stale), neg(is_live(after)),
              old.frame[before.mfn].owner != domain),
-        either(gives_up, has_direct_devices(old, domain), old.domain[domain].status != Status.ALIVE),
+        either(gives_up_mapping(old, new, domain), has_direct_devices(old, domain),
+               old.domain[domain].status != Status.ALIVE),
     )
 
 

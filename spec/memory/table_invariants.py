@@ -333,6 +333,12 @@ def broken_rows_are_being_replaced(s: TableState, domain: DomId, i0: Index, i1: 
     )
 
 
+@invariant("INV-TAB-FLUSH", over="work", fulfils="SR-MEM-17", theory="tables")
+def awaited_flushes_are_pending(s: TableState, domain: DomId) -> Boolean:
+    """Where the next store waits for a flush, a flush is pending."""
+    return implies(s.work[domain].must_flush, s.space[domain].flush)
+
+
 # ---- what caches may hold
 
 
@@ -520,9 +526,3 @@ def flushed_frames_are_handed_out(before: TableState, after: TableState, actor: 
         both(before.table_frame[frame].unflushed, neg(after.table_frame[frame].unflushed)),
         after.table_frame[frame].use != Use.FREE,
     )
-
-
-@invariant("INV-TAB-FLUSH", over="work", fulfils="SR-MEM-17", theory="tables")
-def awaited_flushes_are_pending(s: TableState, domain: DomId) -> Boolean:
-    """Where the next store waits for a flush, a flush is pending."""
-    return implies(s.work[domain].must_flush, s.space[domain].flush)

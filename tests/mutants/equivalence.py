@@ -63,9 +63,9 @@ ENTRIES = tuple(
                         *((name, value) for name in ("readonly", "sub_page") for value in (False, True)))
 )
 """In place of such a word: the same entry of a grant table, but for one field."""
-WISHES = ("device_map", "host_map", "readonly", "application_map", "contains_pte")
 STAYS = "what is overwritten"
 """In place of each word that is stored just as it was read: what stands there already."""
+WISHES = ("device_map", "host_map", "readonly", "application_map", "contains_pte")
 FLAGS = ((MapFlags, (("other", 0), ("guest_available", 0))), (MapFlags, (("other", 1),)), *(
     (MapFlags, tuple((name, value) for name, value in zip(WISHES, chosen, strict=True) if value is not None))
     for chosen in sorted(itertools.product((None, True, False), repeat=len(WISHES)), key=lambda each: -each.count(None))
@@ -82,7 +82,9 @@ PAGE = 4096
 STEP = "instead"
 """In place of the name of an argument: another step of the same domain."""
 NUMBERS = ("U16", "U32", "U64")
+"""Types of arguments that count something."""
 SMALL = 8
+"""In place of a number that the mutant speaks of: each below this."""
 MOST_MISSING = 2
 """Arguments of another step that may be tried with either value."""
 QUESTION = 20.0
@@ -114,11 +116,14 @@ def _stored(p: Path) -> dict[tuple[int, ...], tuple[Key, T.Term]]:
     return {uids(each.key): (each.key, lift(each.row(each.key, word).raw)) for each in single}
 
 
+def _constant(value: Any) -> T.Term:
+    """A condition or a number."""
+    return T.boolean(value) if isinstance(value, bool) else T.number(value)
+
+
 def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) -> T.Term:
     """An argument in another's place.  most: the largest that it can be."""
     given = arguments[name]
-    if isinstance(value, bool):
-        return T.boolean(value)
     if isinstance(value, tuple):
         layout, changes = value
         return _but_for(given, layout, dict(changes))
@@ -137,7 +142,7 @@ def _replaced(arguments: dict[str, T.Term], name: str, value: Any, most: int) ->
         return T.choose(T.less(T.number(0), given), T.subtract(given, T.number(1)), given)
     if value == MORE:
         return T.choose(T.less(given, T.number(most)), T.add(given, T.number(1)), given)
-    return T.number(value)
+    return _constant(value)
 
 
 def _but_for(word: T.Term, layout: type, changes: dict[str, Any]) -> T.Term:
@@ -377,11 +382,14 @@ class Comparison:
                                         else (0, DOMID_SELF) if step.parameters[each] == "DomId" else (0, 1)
                                         for each in missing])
             numbers = [each for each in step.parameters if each in shared and step.parameters[each] in NUMBERS]
-            pairs = [(), *itertools.product(itertools.product(numbers, (0, 1)), repeat=2)]
+            # none of the numbers is another, or one, or two are
+            fixed = [tuple(zip(some, values, strict=True)) for most in range(3)
+                     for some in itertools.combinations(numbers, most)
+                     for values in itertools.product((0, 1), repeat=most)]
             named: list[tuple[Change, ...]] = [(), *(((each, value),) for each in numbers if each in spoken
                                                      for value in range(SMALL))]
-            for values, pair, other in itertools.product(given, pairs, named):
-                yield (STEP, name), *zip(missing, values, strict=True), *pair, *other
+            for values, some, other in itertools.product(given, fixed, named):
+                yield (STEP, name), *zip(missing, values, strict=True), *some, *other
 
     def _most(self, name: str) -> int:
         """The largest value of an argument."""
@@ -394,20 +402,19 @@ class Comparison:
             if holds(each[0].conditions, model):
                 return [each]
         given, own = self._proof.arguments, self._proof.transition
+        chosen = dict(changed)
         said = {name: value for name, value in changed if name in self._peers}
         said |= {name: value for each, value in changed if each == EVERYTHING for name in self._peers}
-        said |= dict(dict(changed).get(STAYS, ()))
-        other = dict(changed).get(STEP)
+        said |= dict(chosen.get(STAYS, ()))
+        other = chosen.get(STEP)
         if other is None:
             self._proof.arguments = {**given, **{
                 name: _replaced(given, name, value, self._most(name)) for name, value in changed if name in given
             }}
         else:
             self._proof.transition = self._proof.theory.transitions[other]
-            chosen = dict(changed)
             self._proof.arguments = {
-                name: given[name] if name not in chosen else T.boolean(value=chosen[name])
-                if isinstance(chosen[name], bool) else T.number(chosen[name])
+                name: _constant(chosen[name]) if name in chosen else given[name]
                 for name in self._proof.transition.parameters
             }
         plain, self._proof.explorer = self._proof.explorer, lambda: explorer(self._names, model)

@@ -83,10 +83,15 @@ def _reached(name: str) -> dict[str, frozenset[str]]:
     return {each: frozenset(dependencies(step.function)) for each, step in theory(name).transitions.items()}
 
 
+def _place(mutant: Mutant) -> str:
+    """The name of the mutated function, as dependencies have it."""
+    function = original(mutant)
+    return f"{function.__module__}.{function.__qualname__}"
+
+
 def affected(chosen: Theory, mutant: Mutant) -> list[str]:
     """The transitions that can call the mutated function, those with fewest dependencies first."""
-    function = original(mutant)
-    place = f"{function.__module__}.{function.__qualname__}"
+    place = _place(mutant)
     name = next(iter(chosen.transitions.values())).theory
     found = [(len(known), each) for each, known in _reached(name).items() if place in known]
     return [each for _, each in sorted(found)]
@@ -143,20 +148,17 @@ def by_steps(names: list[str], mutant: Mutant, budget: float) -> Answer:
     return answer
 
 
-def by_claims(chosen: Theory, names: list[str], mutant: Mutant) -> Answer:
-    """A property that says something else by the mutated function, and that other steps do not keep then."""
-    function = original(mutant)
-    place = f"{function.__module__}.{function.__qualname__}"
+def by_claims(chosen: Theory, names: list[str], mutant: Mutant) -> Found | None:
+    """A property that says something else by the mutated function, and that other steps than these do not keep then."""
+    place = _place(mutant)
     claims = {each.id for each in chosen.properties.values() if place in dependencies(each.function)}
-    answer = Answer()
     for name in sorted(set(chosen.transitions) - set(names)) if claims else ():
         with applied(mutant):
             proof = TransitionProof(chosen, chosen.transitions[name], hints=hints(), only=claims.__contains__)
             for line in proof.run():
                 if line.verdict == FAILED and line.property in claims:
-                    answer.failed.append(Found(line.property, name))
-                    return answer
-    return answer
+                    return Found(line.property, name)
+    return None
 
 
 def by_boot(mutant: Mutant) -> Answer:
@@ -183,8 +185,8 @@ def kill(mutant: Mutant, budget: float = 45.0) -> Verdict:
             elif affected(theory(TABLES), mutant):
                 chosen, names = theory(TABLES), affected(theory(TABLES), mutant)
                 answer = by_steps(names, mutant, budget / 3)
-                if answer.found is None and not answer.failed:
-                    answer.failed += by_claims(chosen, names, mutant).failed
+                claimed = None if answer.found or answer.failed else by_claims(chosen, names, mutant)
+                answer.failed += [] if claimed is None else [claimed]
     except (SpecificationError, TypeError, AttributeError, AssertionError, LookupError, TooLong) as problem:
         killed_by, found = BROKEN, Found(f"{type(problem).__name__}: {problem}"[:80], "")
     if answer.found is not None or answer.failed:
