@@ -111,7 +111,10 @@ def _changed(p: Path, q: Path) -> Iterator[str]:
 
 def _stored(p: Path) -> dict[tuple[int, ...], tuple[Key, T.Term]]:
     """The single words of memory that a path has stored: where, and what."""
-    word = p.result.state.word
+    word = getattr(p.result.state, "word", None)
+    if word is None:
+        # the machine of tables alone has no memory of guests
+        return {}
     single = [each for each in word.writes if not isinstance(each, RangeWrite)]
     return {uids(each.key): (each.key, lift(each.row(each.key, word).raw)) for each in single}
 

@@ -2,7 +2,8 @@
 
 ``python -m tests.mutants.implementation [--historical] [--sample N] [--only TEXT]``.  A mutant changes one function or
 method of ``impl.fast``; the fuzzer then compares it with the specification until the first difference.  It begins with
-the seeded programs that come through the changed function, the quickest first; random guests follow.
+the seeded programs that come through the changed line, those first that come through the most of its function; random
+guests follow.
 
 No systematic mutant is made of what is no behaviour of Xen:
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import difflib
 import functools
 import hashlib
 import importlib
@@ -418,27 +420,40 @@ def _measured() -> tuple[Way, ...]:
     return tuple(found)
 
 
-def programs_for(flaw: Flaw) -> list[tuple[Scenario, str]]:
-    """(machine, program) that come through the changed line, quick ones first: each once, then on other machines.
+def _changed_lines(flaw: Flaw) -> set[int]:
+    """The lines of the file that a flaw changes; of one that only adds lines, those around them."""
+    if flaw.line:
+        return {flaw.line}
+    function = dict(functions(flaw.module))[flaw.function]
+    before, start = source_of(function), function.__code__.co_firstlineno
+    matched = difflib.SequenceMatcher(None, before.splitlines(), flaw.text(before).splitlines(), autojunk=False)
+    return {start + line for tag, first, last, _, _ in matched.get_opcodes() if tag != "equal"
+            for line in (range(first, last) if last > first else (first - 1, first))}
 
-    After them those that come through the function.
+
+def programs_for(flaw: Flaw) -> list[tuple[Scenario, str]]:
+    """(machine, program) that come through the changed line, each once, then on other machines.
+
+    Of these first those that come through the most of the function, for they are about it, and then the quick ones.
+    After them those that come through the function, not the line.
     """
     code = dict(functions(flaw.module))[flaw.function].__code__
     body = {number for _, _, number in code.co_lines() if number} - {code.co_firstlineno}
-    wanted = {flaw.line} if flaw.line in body else body
+    wanted = _changed_lines(flaw) & body or body
     ranked = []
     turns: Counter[str] = Counter()
     for way in sorted(reach(), key=lambda way: way.seconds):
         lines = {number for file, number in way.lines if file == code.co_filename} & body
-        if lines:
+        # a program has no turn on a machine that lacks what it is about
+        if lines and suits(way.program, way.scenario):
             place = 0 if lines & wanted else 2
-            ranked.append((place, turns[way.program], way.seconds, way.scenario, way.program))
+            missed = len(body - lines)
+            ranked.append((place, turns[way.program], missed, way.seconds, way.scenario, way.program))
             turns[way.program] += 1
             # the machines that were not measured have their turn too
-            ranked += [(1, turns[way.program], way.seconds, other, way.program)
-                       for other in scenarios(BOARDS) if other not in MEASURED]
-    ranked = [each for each in ranked if suits(each[4], each[3])]
-    ranked.sort(key=lambda each: each[:3])
+            ranked += [(1, turns[way.program], missed, way.seconds, other, way.program)
+                       for other in scenarios(BOARDS) if other not in MEASURED and suits(way.program, other)]
+    ranked.sort(key=lambda each: each[:4])
     return list(dict.fromkeys((scenario, name) for *_, scenario, name in ranked))
 
 
