@@ -1,6 +1,7 @@
 """The matrix: every transition against every property, through an executor, with a cache.
 
-A job is one transition.  Its lines are the same whatever order or process it runs in.
+A job is one transition, or a piece of one that takes long.  Its lines are the same whatever order or process it runs
+in.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, as_completed
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -34,6 +35,15 @@ HINTS = pathlib.Path(__file__).parent / "hints.json"
 """Which invariants were enough for each property: tried first, and no verdict depends on it."""
 
 GOOD = (PROVED, FRAME, TRIVIAL, DEAD)
+
+PIECES: Final = dict.fromkeys((
+    "insert_leaf", "populate_extent", "resolve_fault", "invalidate_word", "map_grant_ref", "remove_word",
+    "memory_mapping", "iomem_permission", "clear_root_word"), 2)
+"""The steps that take longest, in so many pieces each: when one of them has changed, more than one core proves it.
+
+Not taken from the number of cores: a piece's terms are numbered in the order in which they are met, so that other
+pieces would be other questions, with other hashes.
+"""
 
 
 @attrs.frozen
@@ -107,12 +117,17 @@ def remember(results: list[JobResult]) -> None:
     temporary.replace(HINTS)
 
 
-def prove_transition(name: str, options: Options, cache_directory: str | None) -> JobResult:
-    """One job.  What was proved before and has not changed is taken from the cache."""
+def prove_transition(name: str, options: Options, cache_directory: str | None, piece: int = 0) -> JobResult:
+    """One job: of a transition in pieces, the paths of one of them (every second one, say).
+
+    What was proved before and has not changed is taken from the cache.
+    """
     started = time.perf_counter()
     chosen = theory(theory_of(name))
     mark = job_fingerprint(name, options)
-    place = pathlib.Path(cache_directory) / f"{name}.{options.solver}.{options.seeds}.json" if cache_directory else None
+    pieces = PIECES.get(name, 1)
+    stem = name if pieces == 1 else f"{name}.{piece + 1}of{pieces}"
+    place = pathlib.Path(cache_directory) / f"{stem}.{options.solver}.{options.seeds}.json" if cache_directory else None
     verdicts: dict[str, str] = {}
     if place is not None and place.exists():
         try:
@@ -129,7 +144,8 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
                                 "hints": hints()}
     proof = (Booting(solver=options.solver, seeds=options.seeds, limit=2 * options.limit) if name == BOOT
              else CorollaryProof(chosen, **settings) if name == COROLLARIES
-             else TransitionProof(chosen, chosen.transitions[name], **settings))
+             else TransitionProof(chosen, chosen.transitions[name], **settings,
+                                  mine=lambda number: number % pieces == piece))
     lines = list(proof.run())
     learnt = {each: sorted(used) for each, used in sorted(proof.learnt.items())}
     result = JobResult(name, mark, proof.explored, proof.refusals, lines, time.perf_counter() - started, learnt=learnt)
@@ -146,17 +162,31 @@ def prove_transition(name: str, options: Options, cache_directory: str | None) -
     return result
 
 
-def prove(names: list[str], options: Options, executor: Executor, cache_directory: str | None,
-          started: Callable[[str], None] | None = None) -> Iterator[JobResult]:
-    """All jobs, each as it ends."""
+def _whole(parts: list[JobResult]) -> JobResult:
+    """A transition from its pieces, each of which has explored all paths and proved its own."""
+    learnt: dict[str, list[str]] = {}
+    for part in parts:
+        for name, used in part.learnt.items():
+            learnt[name] = sorted({*learnt.get(name, []), *used})
+    lines = sorted((line for part in parts for line in part.lines), key=lambda line: int(line.path))
+    return attrs.evolve(parts[0], lines=lines, seconds=sum(part.seconds for part in parts),
+                        cached=all(part.cached for part in parts), learnt=learnt)
+
+
+def prove(names: list[str], options: Options, executor: Executor, cache_directory: str | None) -> Iterator[JobResult]:
+    """All transitions, each as its last piece ends."""
     futures: dict[Future[JobResult], str] = {}
+    waiting: dict[str, list[Future[JobResult]]] = {}
     for name in names:
-        futures[executor.submit(prove_transition, name, options, cache_directory)] = name
-        if started is not None:
-            started(name)
+        waiting[name] = [executor.submit(prove_transition, name, options, cache_directory, piece)
+                         for piece in range(PIECES.get(name, 1))]
+        futures.update(dict.fromkeys(waiting[name], name))
     try:
         for future in as_completed(futures):
-            yield future.result()
+            name = futures[future]
+            if name in waiting and all(each.done() for each in waiting[name]):
+                done = [each.result() for each in waiting.pop(name)]
+                yield done[0] if len(done) == 1 else _whole(done)
     finally:
         for future in futures:
             future.cancel()

@@ -137,14 +137,17 @@ def _written(state: Any) -> set[str]:
 
 
 class TransitionProof:
-    """All obligations of one transition."""
+    """All obligations of one transition, or those of some of its paths.
+
+    mine: whether the path of a number is this one's to prove; all paths are explored in any case.
+    """
 
     levels: tuple[Depth, ...] = LEVELS
 
     def __init__(self, theory: Theory, transition: Transition, *, solver: str = "z3", seeds: int = 1,
                  limit: float = 10.0, audit: bool = False, cache: Any = None,
                  only: Callable[[str], bool] | None = None, hints: dict[str, list[str]] | None = None,
-                 learn: bool = False) -> None:
+                 learn: bool = False, mine: Callable[[int], bool] = lambda _number: True) -> None:
         T.reset()
         renew()
         Names.reset()
@@ -154,7 +157,7 @@ class TransitionProof:
         self.learnt: dict[str, set[str]] = {}
         self.theory, self.transition = theory, transition
         self.solver, self.seeds, self.limit, self.audit, self.cache = solver, seeds, limit, audit, cache
-        self.only = only
+        self.only, self.mine = only, mine
         self.before = symbolic_state(theory.state, theory.schemas)
         self.arguments = argument_terms(transition)
         self.instances = Instances(self.before, theory.properties.values())
@@ -200,9 +203,12 @@ class TransitionProof:
             self.explored += 1
             outcome: Outcome[Any] = path.result
             code = str(outcome.code)
-            yield from self._unreachable(number, path, log, code)
             if outcome.state is self.before:
                 self.refusals[code] = self.refusals.get(code, 0) + 1
+            if not self.mine(number):
+                continue
+            yield from self._unreachable(number, path, log, code)
+            if outcome.state is self.before:
                 yield from self._decide_together(list(self._overflows(number, path, log, code)))
                 continue
             if outcome.kind is Kind.REFUSED:
