@@ -2,11 +2,12 @@
 
 Jobs are made in order, and their results are taken in the same order, each at a fixed distance behind: so what a job
 is given does not depend on how many workers there are, nor on how fast they are. The same seed gives the same jobs
-with the same results; the time only says how many of them there will be.
+with the same results; the time only says how many of them there will be, and cuts the last ones short.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter, deque
@@ -73,16 +74,16 @@ class Campaign:
     seed: of every choice; machines: scenarios, taken in turn; pool: where jobs run; factory: what makes the
     implementation's machine, picklable if the pool needs it; programs: names of seeds (`bulkhead.fuzz.seeds`) that each
     machine begins with; single: the implementation alone; until_failure: the first failure ends it; ahead: see AHEAD;
-    clock: tells the seconds.
+    clock: tells the seconds; without one it is the wall's, by which jobs that still run then end as well.
     """
 
     def __init__(self, seed: int, machines: Sequence[Scenario], pool: Executor, *,
                  factory: MachineFactory | None = None, programs: Sequence[str] = (),
                  single: bool = False, until_failure: bool = False, ahead: int = AHEAD,
-                 job_stimuli: int = JOB_STIMULI, clock: Callable[[], float] = time.monotonic) -> None:
+                 job_stimuli: int = JOB_STIMULI, clock: Callable[[], float] | None = None) -> None:
         self.seed, self.machines, self.pool, self.factory = seed, tuple(machines), pool, factory
         self.single, self.until_failure, self.ahead, self.job_stimuli = single, until_failure, ahead, job_stimuli
-        self.clock = clock
+        self.clock, self.cuts = clock or time.monotonic, clock is None
         self.progress = Progress(seed, tuple(dict.fromkeys(each.board for each in machines)))
         self.rng = random.Random(f"campaign/{seed}")
         self.known: set[Item] = set()
@@ -93,6 +94,7 @@ class Campaign:
         self.waiting: deque[Future[Result]] = deque()
         self.shrinking: list[Future[Failure]] = []
         self.started = 0.0
+        self.over = math.inf
 
     # ---- jobs ------------------------------------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ class Campaign:
         scenario = self.machines[self.number % len(self.machines)]
         parents = self._parents(scenario)
         job = Job(scenario, self.seed, self.number, self.job_stimuli, parents, frozenset(self.known), self._weights(),
-                  self.single, self.until_failure, self._programs())
+                  self.single, self.until_failure, self._programs(), self.over)
         self.number += 1
         return job
 
@@ -179,6 +181,8 @@ class Campaign:
         show: called now and then.
         """
         self.started = self.clock()
+        if self.cuts and not jobs:
+            self.over = time.time() + seconds
         try:
             self._loop(seconds, jobs, show)
             self.progress.complete = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
@@ -36,7 +37,7 @@ class Job:
 
     number: of the job in its campaign, from 0; stimuli: about how many to run; parents: histories of this machine to go
     on from; known: what was reached before; weights: of the grammar's actions; single: the implementation alone;
-    programs: names of seeds to begin with.
+    programs: names of seeds to begin with; until: when it ends in any case, as ``time.time`` tells it.
     """
 
     scenario: Scenario
@@ -49,6 +50,7 @@ class Job:
     single: bool = False
     until_failure: bool = False
     programs: tuple[str, ...] = ()
+    until: float = math.inf
 
 
 @attrs.frozen
@@ -109,18 +111,28 @@ def world_of(scenario: Scenario, *, single: bool = False, factory: MachineFactor
     return world
 
 
+class OverError(Exception):
+    """The time of the campaign is over."""
+
+
 def run_job(job: Job, factory: MachineFactory | None = None) -> Result:
     """Run a job.
 
     factory: what makes the implementation's machine, for one with a flaw.
     """
     started = time.perf_counter()
+    if time.time() > job.until:
+        # it waited too long: not even its machines are booted
+        return Result(job.number, job.scenario)
     rng = random.Random(f"{job.seed}/{job.number}/{job.scenario.name}")
     runner = _Runner(job, rng, factory)
-    for name in job.programs:
-        runner.program(name)
-    while runner.result.stimuli < job.stimuli and not (job.until_failure and runner.result.failures):
-        runner.history()
+    try:
+        for name in job.programs:
+            runner.program(name)
+        while runner.result.stimuli < job.stimuli and not (job.until_failure and runner.result.failures):
+            runner.history()
+    except OverError:
+        runner.cut()
     result = runner.result
     result.seconds = time.perf_counter() - started
     # histories that reached a new answer are all kept, of the others those with the most that is new
@@ -224,6 +236,10 @@ class _Runner:
             self.result.entries.append(Entry(self.job.scenario, history, tuple(cover.new)))
             self.local.append(history)
 
+    def cut(self) -> None:
+        """The history that runs is not continued."""
+        self._count()
+
     def _count(self) -> None:
         self.result.stimuli += self.world.taken - self.base
         self.base = self.world.taken
@@ -249,7 +265,9 @@ class _Cover:
         self.length = 0
 
     def run(self, stimulus: Stimulus) -> Any:
-        """One stimulus."""
+        """One stimulus. Errors: FoundError; OverError when the campaign's time is over."""
+        if time.time() > self.runner.job.until:
+            raise OverError
         world = self.world
         seen = world.run(stimulus)
         steps = world.steps

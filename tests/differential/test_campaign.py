@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import math
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import attrs
 import pytest
 
 from bulkhead import trace
@@ -16,7 +18,7 @@ from bulkhead.fuzz import executors, report, vectors
 from bulkhead.fuzz.boards import Scenario
 from bulkhead.fuzz.campaign import Campaign, run
 from bulkhead.fuzz.executors import SerialExecutor, executor
-from bulkhead.fuzz.job import run_history
+from bulkhead.fuzz.job import Job, Result, run_history, run_job
 from bulkhead.problems import BadInputError
 from impl.fast.machine import Machine
 
@@ -59,6 +61,36 @@ def test_campaign__that_is_interrupted_keeps_what_it_knows():
     assert progress.stimuli > 0
 
 
+def test_job__ends_with_its_campaign_and_what_it_has_done_counts():
+    late = Job(MACHINES[0], 1, 0, 10**9, until=time.time() - 1)
+    assert run_job(late) == Result(0, MACHINES[0])
+    started = time.time()
+    cut = run_job(attrs.evolve(late, until=started + 2))
+    assert cut.stimuli > 0
+    assert cut.coverage.answers
+    # one stimulus, the longest of all, may still be on its way
+    assert time.time() - started < 30
+    whole = run_job(attrs.evolve(late, stimuli=150, until=started + 1e6))
+    assert whole.stimuli == run_job(attrs.evolve(late, stimuli=150, until=math.inf)).stimuli >= 150
+
+
+def test_campaign__cuts_its_last_jobs_by_the_wall_clock_alone():
+    jobs = []
+
+    class Noted(SerialExecutor):
+        def submit(self, fn, /, *args, **kwargs):
+            jobs.append(args[0])
+            return super().submit(fn, *args, **kwargs)
+
+    for options, bound in (({}, True), ({"clock": time.process_time}, False)):
+        jobs.clear()
+        Campaign(1, MACHINES, Noted(), ahead=1, job_stimuli=10, **options).run(0.1)
+        assert {math.isfinite(each.until) for each in jobs} == {bound}
+    jobs.clear()
+    campaign(Noted(), jobs=1)
+    assert [math.inf] == [each.until for each in jobs]
+
+
 class Flawed(Machine):
     """What a guest loads has its lowest bit flipped, if anything is there."""
 
@@ -72,7 +104,7 @@ class Flawed(Machine):
 def test_run__finds_a_flaw_and_stops_and_a_machine_without_it_is_another():
     progress = run(1, 30.0, Flawed, boards=("mustang",))
     assert 1 == len(progress.failures)
-    assert not run(1, 0.1, boards=("mustang",)).failures
+    assert not run(1, 1.0, boards=("mustang",)).failures
 
 
 def test_failure__is_shrunk_and_kept_as_a_vector(tmp_path):
