@@ -165,6 +165,8 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
     if work.phase != Phase.IDLE and rng.random() < 0.8:
         if work.must_flush:
             return "flush_caches", {"domain": domain}
+        if work.phase == Phase.BREAK and work.level == 1 and not work.twice and rng.random() < 0.6:
+            return "split_piece", {"domain": domain, "page": page_of(s, rng, Use.POOL)}
         return ("", "link_table", "break_block", "make_table", "make_leaf")[work.phase], {"domain": domain}
     # while a flush is pending, what is freed and used again matters most
     late = 5 if s.space[domain].flush else 1
@@ -176,6 +178,8 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
     frame = Mfn(rng.choice(memory()[:5]) if rng.random() < 0.9 else rng.choice(POOL))
     # a block of 1 GiB takes too long to write down
     huge = level == 1 and words() > 16
+    # a block is split for any of its guest frames, and mapped from the first one
+    within = dict(digits)
     if level < LEAF_LEVEL and rng.random() < 0.7:
         frame, digits["i3"] = Mfn(FIRST), Index(0)
         if level == 1:
@@ -185,7 +189,7 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
     steps: list[tuple[int, str, dict[str, Any]]] = [
         (8 if missing else 0, "prepare_table", {**there, "page": page_of(s, rng, Use.POOL)}),
         (8 if seen.live and seen.level < LEAF_LEVEL else 0, "prepare_split",
-         {**there, "page": page_of(s, rng, Use.POOL)}),
+         {**there, **within, "page": page_of(s, rng, Use.POOL)}),
         (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(rng.randrange(1, 12)),
                              "access": U8(rng.choice((7, 5, 1)))}),
         (0 if huge else 6, "insert_leaf", {**there, "frame": frame, "kind": U8(1), "access": U8(7)}),
@@ -208,8 +212,10 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
 
 
 def cached_frame(s: TableState, rng: random.Random, use: Use) -> Mfn:
-    """A frame of this use that a cache leads to, if there is one."""
+    """A frame of this use that a cache leads to or may lead to, if there is one."""
     frames = [row.frame for _, row in s.tlb.items() if row.cached and s.table_frame[row.frame].use == use]
+    if rng.random() < 0.5:
+        frames += [frame for frame, row in s.table_frame.items() if row.unflushed and row.use == use]
     return rng.choice(frames) if frames and rng.random() < 0.7 else page_of(s, rng, use)
 
 

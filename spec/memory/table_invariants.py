@@ -119,6 +119,19 @@ def is_root_base(row: TableFrame, start: int, page: int) -> Boolean:
     )
 
 
+def is_split(work: Work) -> Boolean:
+    """A block is being split."""
+    return one_of(work.phase, Phase.BREAK, Phase.MAKE_TABLE)
+
+
+def is_to_be_linked(work: Work, frame: Mfn) -> Boolean:
+    """The frame is the table that the call under way will link, or the one to which a word of that table leads."""
+    return either(
+        both(either(is_split(work), work.phase == Phase.LINK), work.page == frame),
+        both(is_split(work), work.twice, work.piece_page == frame),
+    )
+
+
 @invariant("INV-TAB-PAGE", over="table_frame", fulfils="SR-MEM-18", theory="tables")
 def table_has_an_owner(s: TableState, frame: Mfn) -> Boolean:
     """A table belongs to a domain that has a root table; one of the start level is part of that root table."""
@@ -127,8 +140,7 @@ def table_has_an_owner(s: TableState, frame: Mfn) -> Boolean:
     return both(
         implies(row.use != Use.FREE, frame < s.shape[ONE].output_frames),
         implies(one_of(row.use, Use.TABLE, Use.NEW), both(space.alive, start <= row.level, row.level <= LEAF_LEVEL)),
-        implies(row.use == Use.NEW, both(start < row.level, s.work[row.owner].page == frame,
-                                         one_of(s.work[row.owner].phase, Phase.LINK, Phase.BREAK, Phase.MAKE_TABLE))),
+        implies(row.use == Use.NEW, both(start < row.level, is_to_be_linked(s.work[row.owner], frame))),
         implies(both(row.use == Use.TABLE, row.level == start),
                 within(frame, space.root, s.shape[ONE].root_pages)),
         implies(row.unflushed, row.use == Use.FREE),
@@ -270,7 +282,8 @@ def work_is_about_its_word(s: TableState, domain: DomId) -> Boolean:
     here = place(s, domain, gfn, work.level)
     entry = word_at(s, work.table, index_at(work.level, work.i0, work.i1, work.i2, work.i3))
     row, page = s.table_frame[work.table], s.table_frame[work.page]
-    split = one_of(work.phase, Phase.BREAK, Phase.MAKE_TABLE)
+    inner = s.table_frame[work.piece_page]
+    split = is_split(work)
     leaf = work.phase == Phase.MAKE_LEAF
     return both(
         work.phase <= Phase.MAKE_LEAF,
@@ -285,6 +298,11 @@ def work_is_about_its_word(s: TableState, domain: DomId) -> Boolean:
             work.level < LEAF_LEVEL, page.use == Use.NEW, page.owner == domain,
             is_base(page, work.level + 1, work.i0, work.i1, work.i2),
             page.parent == work.table, page.slot == index_at(work.level, work.i0, work.i1, work.i2, work.i3),
+        )),
+        implies(both(split, work.twice), both(
+            work.level == 1, inner.use == Use.NEW, inner.owner == domain,
+            is_base(inner, LEAF_LEVEL, work.i0, work.i1, work.i2),
+            inner.parent == work.page, inner.slot == work.i2,
         )),
         implies(either(split, leaf), both(
             P2mType.RAM_RW <= work.type, work.type <= P2mType.IOMMU_MAP_RO, 1 <= work.level,
@@ -302,17 +320,27 @@ def work_is_about_its_word(s: TableState, domain: DomId) -> Boolean:
 
 @invariant("INV-TAB-NEW", over="cell", fulfils="SR-MEM-18", theory="tables")
 def new_table_is_filled(s: TableState, frame: Mfn, position: Index) -> Boolean:
-    """A table that is about to be linked is empty, or holds the pieces of the block whose place it takes."""
+    """A table that is about to be linked is empty, or holds the pieces of the block whose place it takes.
+
+    Of a block of 1 GiB that is split down to pages, one of the words leads to a table with the pieces of its piece.
+    """
     row, entry = s.table_frame[frame], word_at(s, frame, position)
-    work = s.work[row.owner]
+    work, output_frames = s.work[row.owner], s.shape[ONE].output_frames
     step = ite(row.level == LEAF_LEVEL, position, position * ENTRIES)
+    inner = row.level == work.level + 2
+    first = work.frame + ite(inner, work.i2 * ENTRIES, 0)
+    leads = both(neg(inner), work.twice, position == work.i2)
     return implies(row.use == Use.NEW, both(
-        row.level == work.level + 1,
+        either(row.level == work.level + 1, both(inner, work.twice)),
         implies(work.phase == Phase.LINK, both(neg(entry.valid), neg(is_live(entry)))),
-        implies(work.phase != Phase.LINK, both(
-            is_well_formed(entry, row.level, s.shape[ONE].output_frames), maps_memory(entry, row.level),
-            entry.type == work.type, entry.frame == work.frame + step, entry.read == work.read,
-            entry.write == work.write, entry.xn == neg(work.execute), entry.valid == work.valid,
+        implies(work.phase != Phase.LINK, is_well_formed(entry, row.level, output_frames)),
+        implies(both(work.phase != Phase.LINK, leads), both(
+            leads_to_table(entry, row.level), entry.valid, entry.frame == work.piece_page,
+        )),
+        implies(both(work.phase != Phase.LINK, neg(leads)), both(
+            maps_memory(entry, row.level), entry.type == work.type, entry.frame == first + step,
+            entry.read == work.read, entry.write == work.write, entry.xn == neg(work.execute),
+            entry.valid == work.valid,
         )),
     ))
 

@@ -211,9 +211,29 @@ def prepare_split(s: TableState, domain: DomId, i0: Index, i1: Index, i2: Index,
     )
     return accept(aim(
         s, domain, level, i0, i1, i2, i3, phase=Phase.BREAK, table=here.table, page=page, inserting=False,
-        must_flush=False, type=block.type, frame=block.frame, read=block.read, write=block.write,
+        twice=False, must_flush=False, type=block.type, frame=block.frame, read=block.read, write=block.write,
         execute=neg(block.xn), valid=block.valid, moved=True,
     ))
+
+
+@transition(theory="tables")
+def split_piece(s: TableState, domain: DomId, page: Mfn) -> Outcome[TableState]:
+    """Of a block of 1 GiB that is split down to pages, split the piece of 2 MiB with the page that is meant, too.
+
+    Nothing leads to either table yet.  If the pool has no page for the second one Xen gives the first one back: then
+    nothing was begun.
+    page: of the domain's pool, chosen by Xen.
+    Source: xen/arch/arm/p2m.c (p2m_split_superpage), Xen 4.17.
+    """
+    work = s.work[domain]
+    legal(both(work.phase == Phase.BREAK, work.level == 1, neg(work.twice)), "the pieces of 2 MiB are written")
+    legal(s.table_frame[page].use == Use.POOL, "an unused page of the pool")
+    block = word_at(s, work.page, work.i2)
+    s = fill(s, "cell", (page, span(0, ENTRIES)), lambda _row, _m, i: {"raw": encode(piece(block, i, 2))})
+    s = put(s, "table_frame", page, use=Use.NEW, owner=domain, level=LEAF_LEVEL, base0=work.i0, base1=work.i1,
+            base2=work.i2, linked=False, parent=work.page, slot=work.i2)
+    s = store(s, work.page, work.i2, table_word(page))
+    return accept(put(s, "work", domain, twice=True, piece_page=page))
 
 
 @transition(theory="tables")
@@ -247,6 +267,10 @@ def make_table(s: TableState, domain: DomId) -> Outcome[TableState]:
         s, domain, level, work.i0, work.i1, work.i2, work.i3,
         {"broken": False, "moved": False, "level": level + 1, "hardware": both(way.hardware, work.valid)},
     )
+    if level == 1:
+        if work.twice:
+            s = put(s, "table_frame", work.piece_page, use=Use.TABLE, linked=True)
+            s = fill_mapped(s, domain, 2, work.i0, work.i1, work.i2, work.i3, {"level": LEAF_LEVEL})
     return accept(put(s, "work", domain, phase=Phase.IDLE))
 
 

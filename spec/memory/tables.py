@@ -201,6 +201,7 @@ class Work:
 
     level, i0 .. i3: which word the call is about; they stay when it is done.
     table: the frame that holds this word.  page: the table that is to be linked there.
+    twice: one of the pieces in it is split as well.  piece_page: the table of the pieces of this piece.
     must_flush: a flush comes before the next store.
     inserting (ghost): a caller asked for a new mapping there.
     type .. execute, frame, valid: the leaf to be written, or the block that was there; moved: see ``Mapped``.
@@ -214,6 +215,8 @@ class Work:
     i3: Index = Index(0)
     table: Mfn = Mfn(0)
     page: Mfn = Mfn(0)
+    twice: bool = False
+    piece_page: Mfn = Mfn(0)
     must_flush: bool = False
     inserting: bool = False
     type: U8 = U8(0)

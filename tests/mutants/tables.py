@@ -40,6 +40,12 @@ TABLES: list[Mutant] = [
             "s = store(s, here.table, position, table_word(page))"),
     _mutant("not-copied", STEPS, "prepare_split", "the pieces of a block are empty",
             '{"raw": encode(piece(block, i, level))}', '{"raw": 0}'),
+    _mutant("piece-of-another", STEPS, "split_piece", "the pieces of another piece are written",
+            "word_at(s, work.page, work.i2)", "word_at(s, work.page, Index(0))"),
+    _mutant("piece-not-linked", STEPS, "split_piece", "nothing leads to the table of the pieces of a piece",
+            "s = store(s, work.page, work.i2, table_word(page))", "pass"),
+    _mutant("piece-stays-new", STEPS, "make_table", "the table of the pieces of a piece is not taken for one",
+            'put(s, "table_frame", work.piece_page, use=Use.TABLE, linked=True)', "s"),
     # -- break before make
     _mutant("no-flush-split", STEPS, "break_block", "the pieces are linked without a flush", "must_flush=True",
             "must_flush=False"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proofs.table_traces import SMALL, small_tables
 from spec.language import TRANSITIONS, DomId, Index, Mfn, decode, encode, put
 from spec.language.outcomes import IllegalChoice, Kind
 from spec.memory.descriptors import Access, Descriptor, leaf
@@ -47,6 +48,11 @@ def seen(s: TableState, digits: tuple[int, ...] = PAGE, domain: DomId = A) -> tu
     return walked.fault, walked.frame
 
 
+def illegal(s: TableState, name: str, **arguments: object) -> None:
+    with pytest.raises(IllegalChoice):
+        TRANSITIONS[name].function(s, **arguments)
+
+
 def refused(s: TableState, name: str, **arguments: object) -> int:
     outcome = TRANSITIONS[name].function(s, **arguments)
     assert outcome.kind is Kind.REFUSED
@@ -69,7 +75,7 @@ def test_any_order__every_step_is_taken():
         assert wander(TWO_ROOTS, 100 + seed, 400, taken) is None
     theirs = {name for name, each in TRANSITIONS.items() if each.theory == "tables"}
     # these have tests of their own
-    assert {"abandon_tables", "destroy_root", "resolve_fault", "make_table"} >= theirs - set(taken)
+    assert {"abandon_tables", "destroy_root", "resolve_fault", "make_table", "split_piece"} >= theirs - set(taken)
 
 
 @pytest.mark.parametrize("shape", every_geometry(), ids=str)
@@ -187,6 +193,38 @@ def test_split__of_a_gigabyte_gives_blocks_of_two_megabytes():
     assert Phase.BREAK == s.work[A].phase
 
 
+def test_split__of_a_gigabyte_down_to_pages_shows_both_tables_at_once():
+    with small_tables():
+        s = with_tables(with_root(boot(SMALL[0]), A), A, pages(), 1, 0, 0, 0, 0)
+        s = insert(s, FIRST, level=1, digits=(0, 0, 0, 0))
+        places = [(0, 0, i2, i3) for i2 in range(4) for i3 in range(4)]
+        before = [seen(s, each) for each in places]
+        s = step(s, "prepare_split", domain=A, **at(0, 0, 2, 1), level=1, page=Mfn(POOL[10]))
+        s = step(s, "split_piece", domain=A, page=Mfn(POOL[11]))
+        assert before == [seen(s, each) for each in places]
+        assert [] == broken(s)
+        s = step(s, "break_block", domain=A)
+        assert {Fault.TRANSLATION} == {seen(s, each)[0] for each in places}
+        s = step(step(s, "flush_caches", domain=A), "make_table", domain=A)
+        assert before == [seen(s, each) for each in places]
+        assert [] == broken(s)
+        for each in places:
+            assert (3 if each[2] == 2 else 2) == translated(s, A, gfn_of(*map(Index, each))).level
+
+
+def test_split_piece__is_of_a_block_of_a_gigabyte_and_done_once():
+    s = step(with_block(boot(FLAT)), "prepare_split", domain=A, **at(*PAGE), level=2, page=Mfn(POOL[10]))
+    illegal(s, "split_piece", domain=A, page=Mfn(POOL[11]))
+    with small_tables():
+        s = with_tables(with_root(boot(SMALL[0]), A), A, pages(), 1, 0, 0, 0, 0)
+        s = insert(s, FIRST, level=1, digits=(0, 0, 0, 0))
+        illegal(s, "split_piece", domain=A, page=Mfn(POOL[11]))
+        s = step(s, "prepare_split", domain=A, **at(0, 0, 2, 1), level=1, page=Mfn(POOL[10]))
+        illegal(s, "split_piece", domain=A, page=Mfn(POOL[10]))
+        s = step(s, "split_piece", domain=A, page=Mfn(POOL[11]))
+        illegal(s, "split_piece", domain=A, page=Mfn(POOL[12]))
+
+
 # ---- the valid bit
 
 
@@ -253,6 +291,14 @@ def test_take_frame__ends_what_its_last_domain_may_cache():
     assert [] == broken(s)
     key = (1, *map(Index, PAGE))
     assert [("INV-TLB-REUSE", key)] == broken(put(s, "tlb", key, cached=True, frame=FRAME))
+
+
+def test_take_frame__flushes_pointers_to_tables_that_lead_to_it():
+    s = step(with_page(boot(FLAT)), "cache_table", vmid=1, **at(*PAGE), level=3)
+    s = step(s, "remove_word", domain=A, **at(*PAGE), level=2)
+    s = step(step(s, "free_frame", page=FRAME), "take_frame", page=FRAME, for_tables=False)
+    assert not s.walk_cache[1, 3, *map(Index, PAGE)].cached
+    assert [] == broken(s)
 
 
 def test_shrink_pool__gives_a_page_that_can_be_had_as_memory():
