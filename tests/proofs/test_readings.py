@@ -1,11 +1,16 @@
 """One source, two readings: every step and every property says the same on integers and on symbols.
 
-On integers they are run as they are.  On symbols the same state is literal rows over default rows, and the arguments
-are literals: everything must fold to a literal, along one path.
+On integers they are run as they are.  On symbols, twice:
+
+* the same state is literal rows over default rows, and the arguments are literals: everything must fold to a literal,
+  along one path;
+* as in a proof nothing is known of state and arguments; then every name is given the value that it has in a state of
+  integers: the conditions of exactly one path hold, and it ends in the same answer and the same rows.
 """
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +20,8 @@ import pytest
 
 from proofs.engine import terms as T
 from proofs.engine.ground import literal_rows, of_rows
-from proofs.engine.obligations import Theory
+from proofs.engine.obligations import Theory, argument_terms
+from proofs.engine.symbolic_tables import PointWrite, RangeWrite, any_key, symbolic_state
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
 from proofs.reachability import Walker
 from proofs.stimuli import Stimuli, TableStimuli, stimuli
@@ -26,6 +32,7 @@ from spec.language.outcomes import IllegalChoice
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
 from spec.memory.geometry import of_pa_range
+from tests.proofs.valuation import Told, TooMany, Valuation, recording, telling
 
 STATES = 5
 """Random states of each theory."""
@@ -167,6 +174,64 @@ def differing(world: World, before: Any, after: Any, ground: Any, rng: random.Ra
                     yield f"{name}{key}.{field}: {getattr(row, field)} != {getattr(symbolic, field)}"
 
 
+@attrs.frozen
+class Symbolic:
+    """A step on symbols of which nothing is known: its paths, and what each has made up names for."""
+
+    before: Any
+    paths: tuple[tuple[Path, Told], ...]
+
+
+def explored(chosen: Theory, transition: Transition) -> Symbolic:
+    """Every path, as a proof has them."""
+    before, told = symbolic_state(chosen.state, chosen.schemas), [Told()]
+    terms = argument_terms(transition)
+
+    def run() -> Any:
+        with recording() as log:
+            told[:] = [Told(log=log)]
+            return transition.function(before, **{n: wrap(t, transition.parameters[n]) for n, t in terms.items()})
+
+    with telling(lambda: told[0]):
+        return Symbolic(before, tuple((path, told[0]) for path in Explorer().explore(run)))
+
+
+def unlike(world: World, symbolic: Symbolic, path: Path, valued: Valuation, old: Any, new: Any, rng: random.Random
+           ) -> Iterator[str]:
+    """Where the rows after a path have other values than the rows on integers."""
+    for name, schema in world.theory.schemas.items():
+        table, rows = getattr(path.result.state, name), getattr(new, name)
+        if table is getattr(symbolic.before, name) and rows is getattr(old, name):
+            continue
+        known = {key if isinstance(key, tuple) else (key,): row is getattr(old, name)[key] for key, row in rows.items()}
+        keys = valued.written(table) | {key for key, same in known.items() if not same}
+        kept = [key for key, same in known.items() if same]
+        for key in (*rng.sample(sorted(keys), min(len(keys), 30)), *rng.sample(kept, min(len(kept), 5))):
+            row, found = rows[key if len(key) > 1 else key[0]], table.row(tuple(map(T.number, key)))
+            hints = columns(schema.row)
+            values = valued.of(*[lift(getattr(found, field), hint) for field, hint in hints.items()])
+            yield from (f"{name}{key}.{field}: {getattr(row, field)} != {value}"
+                        for field, value in zip(hints, values, strict=True) if getattr(row, field) != value)
+
+
+def amiss(world: World, symbolic: Symbolic, state: Any, arguments: dict[str, Any],
+          expected: Outcome[Any] | type[Exception], rng: random.Random) -> Iterator[str]:
+    """How the one path whose conditions hold differs from what the step does on integers. Errors: TooMany."""
+    given = {f"arg.{each}": value for each, value in arguments.items()}
+    valuations = [(path, Valuation(state, given, told)) for path, told in symbolic.paths]
+    taken = [(path, valued) for path, valued in valuations if all(valued.of(*path.conditions))]
+    if len(taken) != isinstance(expected, Outcome):
+        yield f"the conditions of {len(taken)} paths hold, and on integers it ends with {expected}"
+    elif isinstance(expected, Outcome):
+        (path, valued), = taken
+        yield from (what for condition, what in path.overflows if not valued.of(condition)[0])
+        output = {each: valued.of(lift(value))[0] for each, value in path.result.output.items()}
+        found = path.result.kind, valued.of(lift(path.result.code))[0], output
+        if (expected.kind, expected.code, expected.output) != found:
+            yield f"it answers {expected.kind}, {expected.code}, {expected.output} and {found}"
+        yield from unlike(world, symbolic, path, valued, state, expected.state, rng)
+
+
 TRANSITIONS = sorted(all_transitions())
 PROPERTIES = sorted(all_properties())
 
@@ -196,6 +261,49 @@ def test_step__is_the_same_on_both_readings(name: str, worlds: dict[str, World],
         assert [] == list(differing(world, state, expected.state, actual.state, rng))
 
 
+@pytest.mark.parametrize("name", TRANSITIONS)
+def test_step__is_one_of_the_paths_of_its_proof(name: str, worlds: dict[str, World], rng: random.Random) -> None:
+    transition = all_transitions()[name]
+    world = worlds[transition.theory]
+    T.reset()
+    symbolic = explored(world.theory, transition)
+    for _ in range(TRIES):
+        state, _ = rng.choice(world.states)
+        arguments = world.choose.arguments(state, transition)
+        expected = attempt(state, transition, arguments)
+        # a range that is too large to look at its rows one by one is seldom met
+        if expected is not SpecificationError:
+            with contextlib.suppress(TooMany):
+                assert [] == list(amiss(world, symbolic, state, arguments, expected, rng))
+
+
+MUTANTS: dict[str, tuple[type, str, Any]] = {
+    "a range that is written stays as it was": (RangeWrite, "matches", lambda *_: T.boolean(value=False)),
+    "a row that is written stays as it was": (PointWrite, "matches", lambda *_: T.boolean(value=False)),
+    "a write is one of every row": (PointWrite, "matches", lambda write, _key: write.guard),
+    "one way of a branch is never gone": (Explorer, "_choose", lambda *_: True),
+}
+
+
+@pytest.mark.parametrize("words", MUTANTS)
+def test_engine_mutant__is_seen_where_the_paths_are_those_of_the_step(
+        words: str, worlds: dict[str, World], rng: random.Random, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*MUTANTS[words])
+    world, found = worlds[TABLES], 0
+    for name in ("insert_leaf", "remove_word", "prepare_split", "make_root"):
+        transition = all_transitions()[name]
+        T.reset()
+        symbolic = explored(world.theory, transition)
+        for _ in range(TRIES):
+            state, _ = rng.choice(world.states)
+            arguments = world.choose.arguments(state, transition)
+            expected = attempt(state, transition, arguments)
+            if expected is not SpecificationError:
+                with contextlib.suppress(TooMany):
+                    found += any(True for _ in amiss(world, symbolic, state, arguments, expected, rng))
+    assert found
+
+
 def keys_for(world: World, each: Property, state: Any, rng: random.Random) -> Iterator[tuple[int, ...]]:
     """Rows at which to ask a property: written ones, and any."""
     known = getattr(state, each.table).keys()
@@ -223,3 +331,32 @@ def test_property__is_the_same_on_both_readings(identifier: str, worlds: dict[st
             expected = each.function(new, *key)
             actual = unbranched(each.function, symbolic_new, *values)
         assert T.boolean(expected) is lift(actual, "bool")
+
+
+AFTER = "after"
+"""The name of the second state of a property of two."""
+
+
+@pytest.mark.parametrize("identifier", PROPERTIES)
+def test_property__has_the_value_of_its_term(identifier: str, worlds: dict[str, World], rng: random.Random) -> None:
+    each = all_properties()[identifier]
+    world = worlds[each.theory]
+    T.reset()
+    before = symbolic_state(world.theory.state, world.theory.schemas)
+    after = symbolic_state(world.theory.state, world.theory.schemas, f"{AFTER}'")
+    key, acting = any_key(world.theory.schemas[each.table]), T.variable("arg.actor", T.INT, RANGES["DomId"])
+    with recording() as log:
+        states = (before, after, wrap(acting)) if each.two_state else (before,)
+        term = lift(unbranched(each.function, *states, *map(wrap, key)), "bool")
+    # a number of rows does not say of which of the two states it is
+    counted = {mention.table.side for mention in log.counts.values()}
+    for _ in range(TRIES):
+        (old, _), (new, _) = rng.sample(world.states, 2)
+        if len(counted) > 1 or counted == {f"{AFTER}'"}:
+            old = new
+        for place in keys_for(world, each, new, rng):
+            actor = rng.choice((0, 1, 2, world.theory.nobody))
+            given = {part.args[0]: value for part, value in zip((*key, acting), (*place, actor), strict=True)}
+            expected = each.function(*((old, new, actor) if each.two_state else (old,)), *place)
+            valued = Valuation(old, given, Told(log=log), {AFTER: new})
+            assert expected == bool(valued.of(term)[0])
