@@ -120,10 +120,12 @@ def keys(s: TableState) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 def guest_frames(s: TableState) -> Iterator[Key]:
-    """Guest frames worth a look."""
-    start = s.shape[ONE].start_level
-    for i0 in (0,) if start else (0, 1):
-        for i1 in (0,) if start > 1 else (0, 1):
+    """Guest frames worth a look: under the last page of the root table, and just beyond it."""
+    shape = s.shape[ONE]
+    start = shape.start_level
+    for page in (0, 1) if start == 0 else (shape.root_pages - 1, shape.root_pages):
+        i0, first = divmod(page, words()) if start > 1 else (page, 0)
+        for i1 in (first,) if start > 1 else (0, 1):
             for i2 in (0, 1):
                 for i3 in (0, 1, words() - 1):
                     yield Index(i0), Index(i1), Index(i2), Index(i3)
@@ -153,7 +155,8 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
     domain = rng.choice(DOMAINS)
     start = s.shape[ONE].start_level
     work = s.work[domain]
-    digits: dict[str, Any] = dict(zip(("i0", "i1", "i2", "i3"), rng.choice(list(guest_frames(s))), strict=True))
+    frames = [each for each in guest_frames(s) if tables.covered(s, gfn_of(*each)) or rng.random() < 0.1]
+    digits: dict[str, Any] = dict(zip(("i0", "i1", "i2", "i3"), rng.choice(frames), strict=True))
     vmid = s.space[domain].vmid
     if not s.space[domain].named:
         return "take_vmid", {"domain": domain, "vmid": U16(rng.randrange(1, 4))}
@@ -196,6 +199,7 @@ def choose(s: TableState, rng: random.Random, ending: int) -> tuple[str, dict[st
         (3, "remove_word", there),
         (2, "invalidate_word", there),
         (10 if seen.live and not seen.hardware else 1, "resolve_fault", {**there, "level": stops}),
+        (1, "resolve_fault", {**there, "level": U8(rng.randrange(start, 4))}),
         (4 * late, "retire_table", {"domain": domain, "page": loose_table(s, rng, domain)}),
         (4, "free_table", {"page": page_of(s, rng, Use.RETIRED)}),
         (2 * late, "take_frame", {"page": cached_frame(s, rng, Use.FREE), "for_tables": rng.random() < 0.2}),
