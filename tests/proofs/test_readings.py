@@ -232,6 +232,19 @@ def amiss(world: World, symbolic: Symbolic, state: Any, arguments: dict[str, Any
         yield from unlike(world, symbolic, path, valued, state, expected.state, rng)
 
 
+def disagreements(world: World, transition: Transition, rng: random.Random) -> Iterator[str]:
+    """``amiss`` of random inputs."""
+    symbolic = explored(world.theory, transition)
+    for _ in range(TRIES):
+        state, _ = rng.choice(world.states)
+        arguments = world.choose.arguments(state, transition)
+        expected = attempt(state, transition, arguments)
+        # a range that is too large to look at its rows one by one is seldom met
+        if expected is not SpecificationError:
+            with contextlib.suppress(TooMany):
+                yield from amiss(world, symbolic, state, arguments, expected, rng)
+
+
 TRANSITIONS = sorted(all_transitions())
 PROPERTIES = sorted(all_properties())
 
@@ -266,15 +279,7 @@ def test_step__is_one_of_the_paths_of_its_proof(name: str, worlds: dict[str, Wor
     transition = all_transitions()[name]
     world = worlds[transition.theory]
     T.reset()
-    symbolic = explored(world.theory, transition)
-    for _ in range(TRIES):
-        state, _ = rng.choice(world.states)
-        arguments = world.choose.arguments(state, transition)
-        expected = attempt(state, transition, arguments)
-        # a range that is too large to look at its rows one by one is seldom met
-        if expected is not SpecificationError:
-            with contextlib.suppress(TooMany):
-                assert [] == list(amiss(world, symbolic, state, arguments, expected, rng))
+    assert [] == list(disagreements(world, transition, rng))
 
 
 MUTANTS: dict[str, tuple[type, str, Any]] = {
@@ -291,16 +296,8 @@ def test_engine_mutant__is_seen_where_the_paths_are_those_of_the_step(
     monkeypatch.setattr(*MUTANTS[words])
     world, found = worlds[TABLES], 0
     for name in ("insert_leaf", "remove_word", "prepare_split", "make_root"):
-        transition = all_transitions()[name]
         T.reset()
-        symbolic = explored(world.theory, transition)
-        for _ in range(TRIES):
-            state, _ = rng.choice(world.states)
-            arguments = world.choose.arguments(state, transition)
-            expected = attempt(state, transition, arguments)
-            if expected is not SpecificationError:
-                with contextlib.suppress(TooMany):
-                    found += any(True for _ in amiss(world, symbolic, state, arguments, expected, rng))
+        found += len(list(disagreements(world, all_transitions()[name], rng)))
     assert found
 
 
