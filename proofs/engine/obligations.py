@@ -310,12 +310,15 @@ class TransitionProof:
         if verdict == UNSAT and self.learn:
             used = self._core(given, [(closure.used[i], fact) for i, fact in enumerate(pool) if chosen[i]])
         if verdict == UNSAT and self.solver != "z3":
-            verdict, seconds, digest = self._ask(text)
+            # asked of the facts that Z3 needed: what follows from those follows from all
+            facts = [(str(i), fact) for i, fact in enumerate(pool) if chosen[i]]
+            needed = self._core(given, facts)
+            verdict, seconds, digest = self._ask(T.smtlib([*given, *[fact for i, fact in facts if i in needed]]))
             return verdict, seconds, digest, used
         return self._again(text, verdict), growing.seconds, digest, used
 
     def _core(self, given: list[T.Term], facts: list[tuple[str, T.Term]]) -> set[str]:
-        """The invariants that a refutation needs, among those that it used."""
+        """What a refutation needs of the facts that it used: each has the name of its invariant, or one of its own."""
         names = sorted({source for source, _ in facts})
         switches = {name: T.variable(f"use.{name}", T.BOOL) for name in names}
         guarded = [T.implication(switches[source], fact) for source, fact in facts]
