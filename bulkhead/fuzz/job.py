@@ -52,6 +52,11 @@ class Job:
     programs: tuple[str, ...] = ()
     until: float = math.inf
 
+    @property
+    def over(self) -> bool:
+        """It has to end."""
+        return time.time() > self.until
+
 
 @attrs.frozen
 class Entry:
@@ -121,7 +126,7 @@ def run_job(job: Job, factory: MachineFactory | None = None) -> Result:
     factory: what makes the implementation's machine, for one with a flaw.
     """
     started = time.perf_counter()
-    if time.time() > job.until:
+    if job.over:
         # it waited too long: not even its machines are booted
         return Result(job.number, job.scenario)
     rng = random.Random(f"{job.seed}/{job.number}/{job.scenario.name}")
@@ -132,7 +137,7 @@ def run_job(job: Job, factory: MachineFactory | None = None) -> Result:
         while runner.result.stimuli < job.stimuli and not (job.until_failure and runner.result.failures):
             runner.history()
     except OverError:
-        runner.cut()
+        runner.count()
     result = runner.result
     result.seconds = time.perf_counter() - started
     # histories that reached a new answer are all kept, of the others those with the most that is new
@@ -167,7 +172,7 @@ class _Runner:
             world.finish()
         except FoundError as found:
             self._failed(found.finding)
-        self._count()
+        self.count()
         self._keep(cover)
 
     def history(self) -> None:
@@ -184,7 +189,7 @@ class _Runner:
         except FoundError as found:
             self._failed(found.finding)
             return
-        self._count()
+        self.count()
         mark = world.mark()
         for number in range(CONTINUATIONS):
             if number:
@@ -226,7 +231,7 @@ class _Runner:
             self.world.finish()
         except FoundError as problem:
             self._failed(problem.finding)
-        self._count()
+        self.count()
         self._keep(cover)
 
     def _keep(self, cover: _Cover) -> None:
@@ -236,11 +241,8 @@ class _Runner:
             self.result.entries.append(Entry(self.job.scenario, history, tuple(cover.new)))
             self.local.append(history)
 
-    def cut(self) -> None:
-        """The history that runs is not continued."""
-        self._count()
-
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Take the stimuli that were run since the last time into account."""
         self.result.stimuli += self.world.taken - self.base
         self.base = self.world.taken
 
@@ -248,7 +250,7 @@ class _Runner:
         """Keep the history; what a breakdown left is not trusted again."""
         history = tuple(self.world.history)
         self.result.failures.append(Failure(self.job.scenario, history, finding))
-        self._count()
+        self.count()
         if "raises" in finding.signature:
             self.world = world_of(self.job.scenario, single=self.job.single, factory=self.factory, fresh=True)
             self.base = self.world.taken
@@ -266,7 +268,7 @@ class _Cover:
 
     def run(self, stimulus: Stimulus) -> Any:
         """One stimulus. Errors: FoundError; OverError when the campaign's time is over."""
-        if time.time() > self.runner.job.until:
+        if self.runner.job.over:
             raise OverError
         world = self.world
         seen = world.run(stimulus)

@@ -305,16 +305,16 @@ class TransitionProof:
                 chosen[i] = True
             verdict = growing.check(writer.piece([pool[i] for i in broken]))
         used = {closure.used[i] for i, each in enumerate(chosen) if each}
-        text = T.smtlib([*given, *[fact for i, fact in enumerate(pool) if chosen[i]]])
-        digest = self._digest(text)
         if verdict == UNSAT and self.learn:
             used = self._core(given, [(closure.used[i], fact) for i, fact in enumerate(pool) if chosen[i]])
+        facts = [(str(i), fact) for i, fact in enumerate(pool) if chosen[i]]
         if verdict == UNSAT and self.solver != "z3":
             # asked of the facts that Z3 needed: what follows from those follows from all
-            facts = [(str(i), fact) for i, fact in enumerate(pool) if chosen[i]]
             needed = self._core(given, facts)
             verdict, seconds, digest = self._ask(T.smtlib([*given, *[fact for i, fact in facts if i in needed]]))
             return verdict, seconds, digest, used
+        text = T.smtlib([*given, *[fact for _, fact in facts]])
+        digest = self._digest(text)
         return self._again(text, verdict), growing.seconds, digest, used
 
     def _core(self, given: list[T.Term], facts: list[tuple[str, T.Term]]) -> set[str]:

@@ -21,7 +21,7 @@ import pytest
 from proofs.engine import terms as T
 from proofs.engine.ground import literal_rows, of_rows
 from proofs.engine.obligations import Theory, argument_terms
-from proofs.engine.symbolic_tables import PointWrite, RangeWrite, any_key, symbolic_state
+from proofs.engine.symbolic_tables import PointWrite, RangeWrite, any_key, recording, symbolic_state
 from proofs.engine.symbols import Explorer, Path, lift, unbranched, wrap
 from proofs.reachability import Walker
 from proofs.stimuli import Stimuli, TableStimuli, stimuli
@@ -32,7 +32,7 @@ from spec.language.outcomes import IllegalChoice
 from spec.language.records import columns
 from spec.language.values import RANGES, SpecificationError
 from spec.memory.geometry import of_pa_range
-from tests.proofs.valuation import Told, TooMany, Valuation, recording, telling
+from tests.proofs.valuation import Told, TooMany, Valuation, telling
 
 STATES = 5
 """Random states of each theory."""

@@ -16,7 +16,7 @@ import attrs
 
 from proofs.engine import terms as T
 from proofs.engine.counting import satisfied
-from proofs.engine.symbolic_tables import Log, PointWrite, RangeWrite, SymTable, recording
+from proofs.engine.symbolic_tables import Log, PointWrite, RangeWrite, SymTable
 from proofs.engine.symbols import EXPLORERS, SymWord, lift, unbranched
 from spec.language import count, tables
 from spec.language.layouts import LAYOUTS, decode, encode
@@ -140,6 +140,8 @@ class Valuation(dict[str, Any]):
                     if isinstance(write, RangeWrite) and name == f"{write.name}.{moment}.{mention.name}":
                         table = mention.table.prefix(position + (moment == "after"))
                         return lambda *given, m=mention, t=table, w=write: self._in_range(m.predicate, t, w, given)
+        if not name.rpartition(".")[2].startswith("key"):
+            raise KeyError(name)
         # any key of a range, in what is claimed of all of them
         return lambda: 0
 
@@ -196,4 +198,4 @@ class Valuation(dict[str, Any]):
         return found
 
 
-__all__ = ["Told", "TooMany", "Valuation", "recording", "telling"]
+__all__ = ["Told", "TooMany", "Valuation", "telling"]
