@@ -89,7 +89,7 @@ class Closure:
             known = self._mentions.get(place)
             if known is None or known[1] > generation:
                 self._mentions[place] = (mention, generation)
-        self._universals.extend(log.universals)
+        self._universals.extend(log.universals.values())
 
     def _add(self, fact: T.Term, source: str) -> None:
         if fact.op == "const" and fact.args[0]:

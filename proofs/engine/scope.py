@@ -192,7 +192,7 @@ class Scope:
                 for part, hint in zip(key, self.theory.schemas[table].key, strict=True):
                     if T.literal(part) is None:
                         self._assert(T.disjunction(*[T.equal(part, T.number(v)) for v in self.sizes[hint]]))
-            for universal in log.universals:
+            for universal in log.universals.values():
                 self._universal(universal)
             self._absorb(log)
         outcome = problem.path.result

@@ -54,7 +54,7 @@ class Log:
     def __init__(self) -> None:
         self.keys: dict[tuple[str, tuple[int, ...]], Key] = {}
         self.counts: dict[tuple[Any, ...], Mention] = {}
-        self.universals: list[Universal] = []
+        self.universals: dict[int, Universal] = {}
 
     def touch(self, table: str, key: Key) -> None:
         """A key was read or written."""
@@ -64,7 +64,7 @@ class Log:
         """Everything that the other log has, too."""
         self.keys.update(other.keys)
         self.counts.update(other.counts)
-        self.universals.extend(other.universals)
+        self.universals.update(other.universals)
 
 
 LOGS: list[Log] = []
@@ -365,10 +365,10 @@ class SymTable(Joinable):
             key = any_key(self.schema)
             return self.schema.name, matches(parts, key).uid, says(key).uid
 
-        holds = fresh("every", sort=T.BOOL, of=content)
+        holds = fresh(f"every.{self.schema.name}", sort=T.BOOL, of=content)
         universal = Universal(self, holds, lambda key: matches(parts, key), says)
-        for log in LOGS[:1]:
-            log.universals.append(universal)
+        for log in LOGS:
+            log.universals[holds.uid] = universal
         return wrap(holds)
 
     def count(self, predicate: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -367,6 +367,7 @@ class Explorer:
     def explore_all(self, function: Callable[[], Any]) -> Iterator[Path]:
         """Every path, also those on which the implementation has no legal choice."""
         self._work: list[tuple[bool, ...]] = [()]
+        self._answers: dict[tuple[tuple[bool, ...], int], _Answers] = {}
         self._number = 0
         while self._work:
             self._prefix = self._work.pop()
@@ -406,6 +407,20 @@ class Explorer:
         """The explorer of a call whose branches are joined."""
         self._calls += 1
         return Explorer(self, f"{self._scope}{self._calls}.")
+
+    def answers(self, function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> _Answers:
+        """What a call comes to whose branches are joined: explored once, however many paths lead through it.
+
+        A path is run anew from its start.  What it has decided, and how many such calls came before, says which call
+        this is and all that is known there, for the same decisions always give the same terms.
+        """
+        place = tuple(self._taken), self._calls
+        inner = self.child()
+        if place not in self._answers:
+            self._answers[place] = _Answers(inner, function, arguments, named)
+        found = self._answers[place]
+        RECORDER[1](found.log)
+        return found
 
     def _decided(self, term: T.Term) -> bool | None:
         if term.op == "const":
@@ -510,6 +525,47 @@ PEER_WORD = "word"
 """Stem of the names of words that a peer may have written."""
 
 
+class _Answers:
+    """What a call whose branches are joined comes to, whoever asks: the same decisions before it give the same.
+
+    assumed: what the rules of choices in its branches come to, in their order.  groups: its branches by the answer that
+    they give, each as condition and result.
+    """
+
+    def __init__(self, inner: Explorer, function: Callable[..., Any], arguments: tuple[Any, ...],
+                 named: dict[str, Any]) -> None:
+        self.assumed: list[T.Term] = []
+        self.overflows: list[tuple[T.Term, str]] = []
+        groups: dict[Any, list[tuple[T.Term, Any]]] = {}
+        floor = [marked(each) for each in arguments]
+        with RECORDER[0]() as self.log:
+            paths = list(inner.explore_all(lambda: function(*floor, **named)))
+        for path in paths:
+            chosen = T.conjunction(*path.chosen)
+            if path.dead:
+                self.assumed.append(T.negate(chosen))
+                continue
+            rules = [each for each in path.conditions if not any(each is other for other in path.chosen)]
+            here = T.conjunction(*path.conditions)
+            self.overflows.extend((T.implication(here, fact), what) for fact, what in path.overflows)
+            if rules:
+                self.assumed.append(T.implication(chosen, T.conjunction(*rules)))
+            groups.setdefault(_answer(path.result), []).append((chosen, path.result))
+        self.groups = list(groups.values())
+        self._arguments = arguments
+        self._results: dict[int, tuple[Any, Any]] = {}
+
+    def result(self, number: int) -> Any:
+        """The joined result of a group."""
+        if number not in self._results:
+            conditions, results = zip(*self.groups[number], strict=True)
+            with RECORDER[0]() as log:
+                self._results[number] = unmarked(join_all(list(conditions), list(results)), self._arguments), log
+        result, log = self._results[number]
+        RECORDER[1](log)
+        return result
+
+
 def _joined(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """Call a ``merged`` function: explore its branches here and go on with one joined result.
 
@@ -521,31 +577,16 @@ def _joined(function: Callable[..., Any], arguments: tuple[Any, ...], named: dic
     if outer is None:
         paths = list(Explorer().explore(lambda: function(*arguments, **named)))
         return join_all([T.conjunction(*path.conditions) for path in paths], [path.result for path in paths])
-    inner = outer.child()
-    floor = [marked(each) for each in arguments]
-    paths = list(inner.explore_all(lambda: function(*floor, **named)))
-    live: list[tuple[T.Term, Any]] = []
-    for path in paths:
-        chosen = T.conjunction(*path.chosen)
-        if path.dead:
-            outer.assume(T.negate(chosen))
-            continue
-        rules = [each for each in path.conditions if not any(each is other for other in path.chosen)]
-        here = T.conjunction(*path.conditions)
-        outer.overflows.extend((T.implication(here, fact), what) for fact, what in path.overflows)
-        if rules:
-            outer.assume(T.implication(chosen, T.conjunction(*rules)))
-        live.append((chosen, path.result))
-    if not live:
+    found = outer.answers(function, arguments, named)
+    for each in found.assumed:
+        outer.assume(each)
+    outer.overflows.extend(found.overflows)
+    if not found.groups:
         raise _Dead
-    groups: dict[Any, list[tuple[T.Term, Any]]] = {}
-    for chosen, result in live:
-        groups.setdefault(_answer(result), []).append((chosen, result))
-    *others, last = groups.values()
-    for group in others:
+    for number, group in enumerate(found.groups[:-1]):
         if outer.branch(T.disjunction(*[chosen for chosen, _ in group])):
-            return unmarked(join_all([c for c, _ in group], [r for _, r in group]), arguments)
-    return unmarked(join_all([c for c, _ in last], [r for _, r in last]), arguments)
+            return found.result(number)
+    return found.result(len(found.groups) - 1)
 
 
 def _answer(result: Any) -> Any:

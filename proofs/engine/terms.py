@@ -16,6 +16,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
+from spec.language.values import SpecificationError
+
 BOOL, INT = "Bool", "Int"
 
 
@@ -76,8 +78,8 @@ def variable(name: str, sort: str = INT, bounds: tuple[int, int | None] | None =
 
 def apply(name: str, args: tuple[Term, ...], sort: str, bounds: tuple[int, int | None] | None = None) -> Term:
     """An uninterpreted function of its arguments; ``bounds`` are assumed of each application."""
-    if bounds is not None and name not in _universe.ranges:
-        _universe.ranges[name] = bounds
+    if bounds is not None and _universe.ranges.setdefault(name, bounds) != bounds:
+        raise SpecificationError(f"{name} has the bounds {_universe.ranges[name]}, and {bounds}")
     return _make("app", (name, *args), sort, ("a", name, *[a.uid for a in args]))
 
 

@@ -87,7 +87,7 @@ class Met(Functions):
 
     def get(self, name: str, default: Any = None) -> Any:
         """A function, by its name."""
-        hoped = ({(): 1}, 0) if name.startswith("every!") else default
+        hoped = ({(): 1}, 0) if name.startswith("every.") else default
         return super().get(name, hoped)
 
 

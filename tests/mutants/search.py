@@ -128,7 +128,7 @@ class World(Scope):
 
     def _fails(self, goal: Goal) -> T.Term:
         for log in goal.logs[1:]:
-            for universal in log.universals:
+            for universal in log.universals.values():
                 self._universal(universal)
             self._absorb(log)
         return T.conjunction(*[each for log in goal.logs[1:] for each in self._within(log)], T.negate(goal.goal))

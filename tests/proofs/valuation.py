@@ -17,7 +17,7 @@ import attrs
 from proofs.engine import terms as T
 from proofs.engine.counting import satisfied
 from proofs.engine.symbolic_tables import Log, PointWrite, RangeWrite, SymTable
-from proofs.engine.symbols import EXPLORERS, SymWord, lift, unbranched
+from proofs.engine.symbols import EXPLORERS, Explorer, SymWord, lift, unbranched
 from spec.language import count, tables
 from spec.language.layouts import LAYOUTS, decode, encode
 from spec.language.tables import ALL, Span
@@ -41,25 +41,52 @@ class Told:
     universals: dict[str, tuple[SymTable, tuple[Any, ...], Callable[..., Any]]] = attrs.field(factory=dict)
     log: Log = attrs.field(factory=Log)
 
+    def absorb(self, other: Told) -> None:
+        """Everything that the other knows, too."""
+        for name, places in other.words.items():
+            self.words.setdefault(name, []).extend(places)
+        self.universals.update(other.universals)
+
 
 @contextmanager
 def telling(told: Callable[[], Told]) -> Iterator[None]:
-    """Note the meaning of every name that is made up meanwhile.  told: where, at this moment."""
-    any_word, every = SymWord.any_word, SymTable.every
+    """Note the meaning of every name that is made up meanwhile.  told: where, at this moment.
+
+    A call whose branches are joined makes up its names once; whoever comes there again meets the same.
+    """
+    any_word, every, answers = SymWord.any_word, SymTable.every, Explorer.answers
+    open_calls: list[Told] = []
+    known: dict[Any, Told] = {}
+
+    def here_and_now() -> Told:
+        return open_calls[-1] if open_calls else told()
+
+    def noted_answers(explorer: Explorer, *call: Any) -> Any:
+        open_calls.append(Told())
+        try:
+            found = answers(explorer, *call)
+        finally:
+            made_up = open_calls.pop()
+        here_and_now().absorb(known.setdefault(found, made_up))
+        return found
 
     def noted_word(word: SymWord) -> Any:
         found = any_word(word)
         here = tuple(each for explorer in EXPLORERS if explorer is not None for each in explorer.conditions)
-        told().words.setdefault(found.term.args[0], []).append((word.term, here))
+        here_and_now().words.setdefault(found.term.args[0], []).append((word.term, here))
         return found
 
     def noted_every(table: SymTable, pattern: Any, predicate: Callable[..., Any]) -> Any:
         found = every(table, pattern, predicate)
         parts = pattern if isinstance(pattern, tuple) else (pattern,)
-        told().universals[lift(found, "bool").args[0]] = table, parts, predicate
+        here_and_now().universals[lift(found, "bool").args[0]] = table, parts, predicate
         return found
 
-    with patch.object(SymWord, "any_word", noted_word), patch.object(SymTable, "every", noted_every):
+    with (
+        patch.object(SymWord, "any_word", noted_word),
+        patch.object(SymTable, "every", noted_every),
+        patch.object(Explorer, "answers", noted_answers),
+    ):
         yield
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 import z3
 
 from proofs.engine import terms as T
+from spec.language.values import SpecificationError
 
 NAMES = ("a", "b", "c", "d", "e")
 BOUNDS = {"d": (0, 3), "e": (0, 6)}
@@ -104,3 +106,11 @@ def test_digits__a_number_written_in_digits_is_taken_apart_and_compared_digit_by
     same = T.equal(one, other)
     assert same.op == "and"
     assert set(same.args) == {T.equal(a, b) for a, b in zip(digits, others, strict=True)}
+
+
+def test_variable__has_one_range() -> None:
+    """What is assumed of a name holds wherever it is met, so it must be meant wherever it is made."""
+    T.reset()
+    T.variable("x", bounds=(0, 3))
+    with pytest.raises(SpecificationError, match=r"x has the bounds \(0, 3\), and \(0, 4\)"):
+        T.variable("x", bounds=(0, 4))
