@@ -266,7 +266,13 @@ class TransitionProof:
         self._assumptions[digest] = assumed(text)
         return digest
 
-    def _ask(self, text: str, limit: float | None = None) -> tuple[str, float, str]:
+    def _ask(self, assertions: list[T.Term], limit: float | None = None) -> tuple[str, float, str]:
+        if self.solver != "z3":
+            # asked of what Z3 needed: what follows from that follows from all
+            facts = [(str(i), each) for i, each in enumerate(assertions)]
+            needed = self._core([], facts)
+            assertions = [each for i, each in facts if i in needed]
+        text = T.smtlib(assertions)
         digest = self._digest(text)
         key = f"{self.solver}:{digest}"
         if self.cache is not None and key in self.cache:
@@ -307,13 +313,11 @@ class TransitionProof:
         used = {closure.used[i] for i, each in enumerate(chosen) if each}
         if verdict == UNSAT and self.learn:
             used = self._core(given, [(closure.used[i], fact) for i, fact in enumerate(pool) if chosen[i]])
-        facts = [(str(i), fact) for i, fact in enumerate(pool) if chosen[i]]
+        asked = [*given, *[fact for i, fact in enumerate(pool) if chosen[i]]]
         if verdict == UNSAT and self.solver != "z3":
-            # asked of the facts that Z3 needed: what follows from those follows from all
-            needed = self._core(given, facts)
-            verdict, seconds, digest = self._ask(T.smtlib([*given, *[fact for i, fact in facts if i in needed]]))
+            verdict, seconds, digest = self._ask(asked)
             return verdict, seconds, digest, used
-        text = T.smtlib([*given, *[fact for _, fact in facts]])
+        text = T.smtlib(asked)
         digest = self._digest(text)
         return self._again(text, verdict), growing.seconds, digest, used
 
@@ -435,7 +439,7 @@ class TransitionProof:
         solving = 0.0
         for level in range(len(self.levels)):
             closure.grow(self.levels[level])
-            verdict, seconds, digest = self._ask(T.smtlib(closure.assertions), HINT_LIMIT)
+            verdict, seconds, digest = self._ask(closure.assertions, HINT_LIMIT)
             solving += seconds
             if verdict == UNSAT:
                 break
@@ -459,7 +463,7 @@ class TransitionProof:
             return None
         given, pool = closure.assertions[:closure.given], closure.assertions[closure.given:]
         few = [fact for i, fact in enumerate(pool) if closure.used[i] in known]
-        verdict, seconds, digest = self._ask(T.smtlib([*given, T.negate(goal.goal), *few]), HINT_LIMIT)
+        verdict, seconds, digest = self._ask([*given, T.negate(goal.goal), *few], HINT_LIMIT)
         goal.solve += seconds
         if verdict != UNSAT:
             return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from proofs.engine import counting, hypotheses, obligations, symbols
+from proofs.engine import counting, hypotheses, obligations, solvers, symbols
 from proofs.engine import terms as T
 from proofs.engine.obligations import FAILED, FRAME, PROVED, TRIVIAL, CorollaryProof, TransitionProof
 from proofs.engine.symbolic_tables import SymTable
@@ -81,8 +82,44 @@ def populate_some(s: Toy, caller: DomId, mfn: Mfn, pages: int, whole: bool) -> O
     return accept(take(s, caller, mfn, pages, whole))
 
 
+def drop_either(s: Toy, caller: DomId, gfn: Gfn, other: Gfn, first: bool) -> Outcome[Toy]:
+    """Drop one of two waiting references."""
+    if not both(s.pending[caller, gfn].held, s.pending[caller, other].held):
+        return refuse(s, -1)
+    if not first:
+        gfn = other
+    s = give_back(s, s.pending[caller, gfn].mfn)
+    return accept(put(s, "pending", (caller, gfn), held=False))
+
+
+def take_free(s: Toy, caller: DomId, mfn: Mfn, pages: int) -> Toy:
+    """A block of free frames."""
+    legal(every(s.frame, span(mfn, pages), lambda row, m: both(row.owner == NOBODY, row.references == 0)), "free")
+    s = fill(s, "frame", span(mfn, pages), lambda row, m: {"owner": caller})
+    return put(s, "domain", caller, pages=s.domain[caller].pages + pages)
+
+
+def populate_to_the_limit(s: Toy, caller: DomId, mfn: Mfn, pages: int) -> Outcome[Toy]:
+    """Take a block; the answer says whether there may be more."""
+    d = s.domain[caller]
+    if not d.alive or caller == NOBODY or d.pages + pages > d.limit or pages < 1:
+        return refuse(s, -1)
+    legal(mfn + pages < 1 << 50, "in range")
+    s = take_free(s, caller, mfn, pages)
+    if s.domain[caller].pages < d.limit:
+        return accept(s, more=True)
+    return accept(s, more=False)
+
+
+STEPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "drop_last": (give_back, drop_last), "drop_either": (give_back, drop_either),
+    "populate_some": (take, populate_some), "populate_to_the_limit": (take_free, populate_to_the_limit),
+}
+"""Each with the function whose branches are joined."""
 PARAMETERS = {
+    "drop_either": {"caller": "DomId", "gfn": "Gfn", "other": "Gfn", "first": "bool"},
     "drop_last": {"caller": "DomId", "gfn": "Gfn"},
+    "populate_to_the_limit": {"caller": "DomId", "mfn": "Mfn", "pages": "int"},
     "populate_some": {"caller": "DomId", "mfn": "Mfn", "pages": "int", "whole": "bool"},
 }
 
@@ -90,7 +127,7 @@ PARAMETERS = {
 def joined(name: str, old: str = "", new: str = "") -> obligations.Theory:
     """The toy with one of the steps above; a text of it or of its joined function replaced."""
     scope: dict[str, Any] = dict(globals())
-    helper, step = {"drop_last": (give_back, drop_last), "populate_some": (take, populate_some)}[name]
+    helper, step = STEPS[name]
     for each in (helper, step):
         source = inspect.getsource(each)
         code = compile("from __future__ import annotations\n" + source.replace(old, new), "joined", "exec")
@@ -120,6 +157,8 @@ WRONG = [
     ("drop_last", "f.references > 1 or", "f.references > 2 or", "mapped_is_owned"),
     ("drop_last", "f.references - 1", "f.references", "references"),
     ("drop_last", "pages=s.domain[f.owner].pages - 1", "pages=s.domain[f.owner].pages", "pages"),
+    ("drop_either", '"pending", (caller, gfn)', '"pending", (caller, other)', "references"),
+    ("populate_to_the_limit", "both(row.owner == NOBODY, row.references == 0)", "row.references == 0", "pages"),
     ("populate_some", "span(mfn, 1)", "span(mfn, pages)", "pages"),
     ("populate_some", ".pages + pages)", ".pages + 1)", "pages"),
     ("populate_some", ".pages + 1)", ".pages + 2)", "pages"),
@@ -185,6 +224,73 @@ def test_engine_mutant__a_frame_rule_that_sees_no_written_table_lets_a_mutant_li
 ) -> None:
     monkeypatch.setattr(obligations, "_written", lambda _state: set())
     assert not noticed()
+
+
+# ---- a call is explored once
+
+
+def test_joined_call__is_explored_once_for_all_paths_that_lead_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    theory, explored, original = joined("populate_to_the_limit"), [], symbols.Explorer.explore_all
+
+    def counted(self: symbols.Explorer, function: Callable[[], Any]) -> Iterator[symbols.Path]:
+        explored.append(self)
+        return original(self, function)
+
+    monkeypatch.setattr(symbols.Explorer, "explore_all", counted)
+    proof = TransitionProof(theory, theory.transitions["populate_to_the_limit"])
+    assert len([path for path, _ in proof.paths() if path.result.code == 0]) == 2
+    assert len(explored) == 2
+
+
+def _answers(self: symbols.Explorer, place: Any, call: tuple[Any, ...]) -> symbols._Answers:
+    inner = self.child()
+    if place not in self._answers:
+        self._answers[place] = symbols._Answers(inner, *call)
+    return self._answers[place]
+
+
+def test_engine_mutant__a_call_that_is_known_by_its_number_alone_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(self: symbols.Explorer, *call: Any) -> symbols._Answers:
+        found = _answers(self, self._calls, call)
+        symbols.RECORDER[1](found.log)
+        return found
+
+    monkeypatch.setattr(symbols.Explorer, "answers", answers)
+    assert not right("drop_either")
+
+
+def test_engine_mutant__a_known_call_that_touches_nothing_again_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the rows that it has read nor its conditions over all rows are known on the second path."""
+    monkeypatch.setattr(symbols.Explorer, "answers",
+                        lambda self, *call: _answers(self, (tuple(self._taken), self._calls), call))
+    assert not right("populate_to_the_limit")
+
+
+# ---- a second solver
+
+
+@pytest.mark.parametrize("name", sorted(PARAMETERS))
+def test_second_solver__is_asked_of_what_the_first_one_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cvc5")
+    theory, asked, original = joined(name), [], solvers.with_cvc5
+
+    def noted(text: str, **options: Any) -> solvers.Answer:
+        asked.append(text)
+        return original(text, **options)
+
+    monkeypatch.setitem(solvers.SOLVERS, "cvc5", noted)
+    found = list(TransitionProof(theory, theory.transitions[name], solver="cvc5").run())
+    assert {line.verdict for line in found} <= GOOD
+    proved = {line.hash for line in found if line.verdict == PROVED}
+    assert proved
+    assert proved <= {hashlib.sha256(text.encode()).hexdigest()[:24] for text in asked}
+
+
+def test_second_solver__that_does_not_agree_leaves_a_goal_unproved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(solvers.SOLVERS, "cvc5", lambda _text, **_: solvers.Answer("sat", 0.0, "cvc5"))
+    theory = joined("drop_last")
+    found = TransitionProof(theory, theory.transitions["drop_last"], solver="cvc5").run()
+    assert PROVED not in {line.verdict for line in found}
 
 
 # ---- the witness of a count
