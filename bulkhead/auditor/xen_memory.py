@@ -195,6 +195,27 @@ class Memory:
         """The number at a symbol, of a pointer's size."""
         return self.number(self.symbols.of(name))
 
+    # ---- records
+
+    def _pdx(self, frame: Words) -> Words:
+        """The numbers of frames without the holes between banks."""
+        low = np.uint64(self.named("pfn_pdx_bottom_mask"))
+        high = np.uint64(self.named("pfn_top_mask"))
+        shift = np.uint64(self.number(self.symbols.of("pfn_pdx_hole_shift"), 4))
+        return frame & low | (frame & high) >> shift
+
+    def count_info(self, frame: int) -> int:
+        """Where the count of references to a frame lies, with its state above it [machine address].
+
+        Errors: BadInputError. Source: asm/mm.h (struct page_info, mfn_to_page), Xen 4.17.
+        """
+        layout = self.layout
+        number = int(self._pdx(np.array([frame], np.uint64))[0]) - self.named("frametable_base_pdx")
+        found = self.machine(layout.frame_table + (number * layout.page_words + layout.page_count) * layout.word)
+        if found is None:
+            raise BadInputError(f"the frame table has no entry for frame {frame:#x}: {_BAD}")
+        return found
+
     def domains_now(self) -> Iterator[Domain]:
         """Every domain in Xen's list. Errors: BadInputError."""
         layout, symbols = self.layout, self.symbols
@@ -325,13 +346,6 @@ class Xen(Memory):
                 owner[start + inside] = self._owner(rows[:, layout.page_count], rows[:, layout.page_owner], pointers)
             found.append((low, owner))
         return found
-
-    def _pdx(self, frame: Words) -> Words:
-        """The numbers of frames without the holes between banks."""
-        low = np.uint64(self.named("pfn_pdx_bottom_mask"))
-        high = np.uint64(self.named("pfn_top_mask"))
-        shift = np.uint64(self.number(self.symbols.of("pfn_pdx_hole_shift"), 4))
-        return frame & low | (frame & high) >> shift
 
     def _owner(self, count: npt.NDArray[Any], pointer: npt.NDArray[Any], known: Words) -> npt.NDArray[np.uint16]:
         """The owners of some frames, by the count_info and domain pointer of each."""

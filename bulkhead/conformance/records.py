@@ -47,6 +47,10 @@ class Records:
                 self.made[number] = Tracker(self._xen.qemu.words, self._xen.kind.ram_base, roots)
         return {number: tracker.update() for number, tracker in self.made.items()}
 
+    def count_info(self, frame: int) -> int:
+        """Where the count of references to a frame lies [machine address]. Errors: BadInputError."""
+        return self._memory.count_info(frame)
+
     def grants(self) -> list[Active]:
         """The grants in use of the domains that there were. Errors: BadInputError."""
         return list(self._memory.active_now(self.domains.values()))

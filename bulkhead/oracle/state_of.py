@@ -70,7 +70,7 @@ def _settings(s: State, machine: Machine, host: Host) -> State:
     arm32 = machine.width == 32
     s = put(
         s, "settings", Index(0), arm32=arm32, silo=config.xsm == "silo", iommu=config.iommu,
-        reference_limit=machine.frames.COUNT,
+        reference_limit=machine.frames.COUNT + 1,
         root_pages=host.root_frames << 9 * (LEAF + 1 - host.root_level), root_level=host.root_level,
         physical_pages=1 << (40 if arm32 else 48) - 12, max_page=machine.max_page,
         scrub_domheap=config.scrub_domheap, max_grant_version=config.grant_max_version,

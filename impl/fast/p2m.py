@@ -247,7 +247,7 @@ class P2m:
         """(frame with a new reference, type); the frame is None unless any RAM that may be had from this domain.
 
         A foreign map gives the frame whoever owns it; everything else only if this domain owns it.
-        Source: p2m_get_page_from_gfn.
+        Source: p2m_get_page_from_gfn, as of the change for XSA-473.
         """
         mfn, p2m_type = self.find(gfn)
         frames = self.machine.frames
@@ -255,8 +255,10 @@ class P2m:
             return None, p2m_type
         if abi.P2M_FOREIGN >> p2m_type & 1:
             owner = frames.get_owner_and_reference(mfn)
-            if owner is None or owner == self.domain.id:
-                raise XenPanic("p2m_get_page_from_gfn: foreign map of a frame without another owner")
+            if owner is None:
+                return None, p2m_type
+            if owner == self.domain.id:
+                raise XenPanic("p2m_get_page_from_gfn: foreign map of a frame of the domain itself")
             return mfn, p2m_type
         return (mfn if frames.get_page(mfn, self.domain.id) else None), p2m_type
 

@@ -11,6 +11,7 @@ from bulkhead.oracle.tables import Words
 from impl.boards.ram import Bank, Ram
 from impl.fast.machine import Config, DomainConfig, Machine
 from impl.fast.projection import Projector
+from spec.language import Mfn, put
 
 DOM0, GRANTER, MAPPER, THIRD = 0, 1, 2, 3
 RAM = 0x40000000
@@ -365,6 +366,27 @@ def test_version__stops_the_hypervisor_on_arm32():
     assert pair.set_version(GRANTER, 2) == 2
     pair.write(GRANTER, ARGUMENT, abi.NUMBER.pack(1))
     assert pair.hypercall(GRANTER, 20, abi.SET_VERSION, ARGUMENT, 1).kind == "panic"
+
+
+def test_foreign__page_without_room_for_a_reference_is_not_found():
+    """XSA-473: none is dropped that was not taken."""
+    pair = Pair("arm32")
+    base, foreign = pair.argument(DOM0), 0x200000
+    pair.write(DOM0, base + 0x1000, pack("<Q", PAGE))
+    pair.write(DOM0, base + 0x2000, pack("<Q", foreign))
+    pair.write(DOM0, base, pack("<HHHHQQQ", SELF, 4, 1, THIRD, base + 0x1000, base + 0x2000, base + 0x3000))
+    assert pair.hypercall(DOM0, 12, 23, base).registers[0] == 0
+    pair.offer(9, gfn=foreign, granter=DOM0)
+    frames, mfn = pair.machine.frames, pair.machine.domains[THIRD].p2m.find(PAGE)[0]
+    frames.count_info[frames.index(mfn)] |= frames.COUNT
+    pair.oracle.state = put(pair.oracle.state, "frame", Mfn(mfn), references=frames.COUNT)
+    assert pair.map(9, granter=DOM0)[0] == -9
+    assert pair.copy((9, DOM0, 0), (PAGE, SELF, 0)) == -9
+    assert pair.copy((foreign, SELF, 0), (PAGE, SELF, 0), flags=0, dom=DOM0) == -9
+    pair.write(DOM0, base, pack("<H6xQ", SELF, foreign))
+    assert pair.hypercall(DOM0, 12, 15, base).registers[0] == (1 << 32) - 2
+    assert frames.count(mfn) == frames.COUNT
+    assert pair.whole() == []
 
 
 def test_swap__exchanges_what_is_not_in_use(pair):

@@ -157,6 +157,16 @@ HISTORICAL: list[Mutant] = [
     _flaw("XSA-22", "memory.physmap", "map_shared_page", "where a frame is mapped goes on record although mapping it has failed",
           "        return refuse(s, entered.code)\n",
           '        return accept(put(s, "frame", mfn, mapped=True, gfn=gfn), entered.code)\n'),
+    _flaw("XSA-473", "memory.physmap", "remove_from_physmap",
+          "of a foreign page without room for a reference none is taken, and one is dropped all the same",
+          "    if not frames.can_get_page(s, row.mfn):\n"
+          "        return refuse(s, -ENOENT)\n"
+          "    removed = p2m.remove_page(frames.get_page(s, row.mfn), domain, place, row.mfn, tables_left)\n",
+          "    taken = frames.can_get_page(s, row.mfn)\n"
+          "    if not taken and not one_of(row.type, *p2m.FOREIGN):\n"
+          "        return refuse(s, -ENOENT)\n"
+          '    held = put(s, "frame", row.mfn, references=s.frame[row.mfn].references + ite(taken, 1, 0))\n'
+          "    removed = p2m.remove_page(held, domain, place, row.mfn, tables_left)\n"),
     _flaw("XSA-301a", "memory.p2m", "insert_page", "a guest frame beyond the root table is mapped",
           "if gfn >= s.settings[Index(0)].root_pages:", "if False:"),
     _flaw("XSA-301b", "memory.p2m", "_widen", "the highest guest frame on record is one beyond the highest mapped",

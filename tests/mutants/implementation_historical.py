@@ -179,6 +179,7 @@ INVISIBLE: Final[dict[str, str]] = {
     "XSA-486": f"{_ATOMIC}; as one call after the other it is XSA-255a-references",
     "XSA-492a": _ATOMIC, "XSA-492b": _ATOMIC, "XSA-499": _ATOMIC,
     "XSA-480": "the flush that is left out comes before the call ends, and nobody translates in between",
+    "XSA-473": "takes 2**22 - 1 references on one page of arm32",
     "XSA-500": "Xen 4.17.0 has this flaw, and both sides show it as a deviation",
     "XSA-383-boot": "both sides begin with the booted machine, its limits as they are",
     "XSA-149": "a leak of Xen's own small allocations, which take no frames here",

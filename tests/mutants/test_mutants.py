@@ -16,7 +16,8 @@ FLAWS = [
     "XSA-22", "XSA-26a", "XSA-26b", "XSA-31", "XSA-50", "XSA-98a", "XSA-98b", "XSA-100", "XSA-125", "XSA-158",
     "XSA-213", "XSA-222a", "XSA-222b", "XSA-224a", "XSA-224b", "XSA-224c", "XSA-224d", "XSA-226a", "XSA-226b",
     "XSA-235", "XSA-247", "XSA-252", "XSA-255a", "XSA-255b", "XSA-277", "XSA-284", "XSA-301a", "XSA-301b",
-    "XSA-327", "XSA-334", "XSA-364", "XSA-383", "XSA-385", "XSA-393", "XSA-437", "XSA-480", "XSA-500", "XSA-506",
+    "XSA-327", "XSA-334", "XSA-364", "XSA-383", "XSA-385", "XSA-393", "XSA-437", "XSA-473", "XSA-480", "XSA-500",
+    "XSA-506",
 ]
 """Flaws of memory and grants in Xen's past that a sequence of whole operations shows."""
 FEW = 8

@@ -474,6 +474,13 @@ def test_remove__drops_the_reference_of_a_foreign_page() -> None:
     assert (P2mType.INVALID, 1) == (after.p2m[DOM0, HOLE].type, after.frame[frame_of(GRANTER)].references)
 
 
+def test_remove__refuses_a_foreign_page_without_room_for_a_reference() -> None:
+    """XSA-473: none is dropped that was not taken."""
+    s = put(batch(machine()).state, "settings", Index(0), reference_limit=3)
+    outcome = remove(s, caller=DOM0, domain=DOM0, gfn=HOLE)
+    assert (outcome.code, outcome.state is s) == (-ENOENT, True)
+
+
 def test_remove__lets_a_shared_page_be_mapped_again() -> None:
     s = add(machine()).state
     s = sound(remove(s, gfn=HOLE), s, MAPPER).state
