@@ -174,10 +174,10 @@ def _whole(parts: list[JobResult]) -> JobResult:
 
 
 def prove(names: list[str], options: Options, executor: Executor, cache_directory: str | None) -> Iterator[JobResult]:
-    """All transitions, each as its last piece ends."""
+    """All transitions, each as its last piece ends; those that take longest are begun first."""
     futures: dict[Future[JobResult], str] = {}
     waiting: dict[str, list[Future[JobResult]]] = {}
-    for name in names:
+    for name in sorted(names, key=lambda each: each not in PIECES):
         waiting[name] = [executor.submit(prove_transition, name, options, cache_directory, piece)
                          for piece in range(PIECES.get(name, 1))]
         futures.update(dict.fromkeys(waiting[name], name))
