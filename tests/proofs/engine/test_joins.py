@@ -20,6 +20,7 @@ from spec.language import (
     Mfn,
     Outcome,
     Property,
+    SpecificationError,
     Transition,
     accept,
     both,
@@ -264,6 +265,40 @@ def test_engine_mutant__a_known_call_that_touches_nothing_again_is_noticed(monke
     monkeypatch.setattr(symbols.Explorer, "answers",
                         lambda self, *call: _answers(self, (tuple(self._taken), self._calls), call))
     assert not right("populate_to_the_limit")
+
+
+# ---- conditions over all rows
+
+
+def raise_limit(s: Toy, caller: DomId, whole: bool) -> Outcome[Toy]:
+    """Wrong: where somebody owns a far frame, a domain may have less than it has."""
+    if whole:
+        if not every(s.domain, span(DomId(0), 8), lambda row, d: row.alive):
+            return refuse(s, -1)
+    elif not every(s.frame, span(Mfn(1 << 20), 8), lambda row, m: row.owner == NOBODY):
+        return accept(put(s, "domain", caller, limit=s.domain[caller].pages - 1))
+    return accept(put(s, "domain", caller, limit=s.domain[caller].limit + 1))
+
+
+def raising() -> dict[str, str]:
+    """How the properties of this step end."""
+    theory = toy.theory()
+    theory.transitions["raise_limit"] = Transition(
+        "raise_limit", raise_limit, parameters={"caller": "DomId", "whole": "bool"})
+    return verdicts(theory, "raise_limit")
+
+
+def test_conditions_over_rows__of_different_tables_have_witnesses_of_their_own() -> None:
+    """One path has a condition over domains where the other has one over frames, of which there are more."""
+    assert raising()["within_limit"] == FAILED
+
+
+def test_engine_mutant__a_condition_over_rows_that_is_named_by_its_place_alone_is_noticed(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proofs.engine.symbolic_tables.fresh",
+                        lambda stem, **options: symbols.fresh(stem.partition(".")[0], **options))
+    with pytest.raises(SpecificationError, match="has the bounds"):
+        raising()
 
 
 # ---- a second solver
