@@ -7,7 +7,7 @@ fields; ``Row`` is a row of a table read field by field.  A transition that trut
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -528,18 +528,24 @@ PEER_WORD = "word"
 class _Answers:
     """What a call whose branches are joined comes to, whoever asks: the same decisions before it give the same.
 
-    assumed: what the rules of choices in its branches come to, in their order.  groups: its branches by the answer that
-    they give, each as condition and result.
+    assumed: what the rules of choices in its branches come to, in their order.  results: for each answer, under which
+    condition it is given and what the branches that give it are joined to.
     """
 
     def __init__(self, inner: Explorer, function: Callable[..., Any], arguments: tuple[Any, ...],
                  named: dict[str, Any]) -> None:
         self.assumed: list[T.Term] = []
         self.overflows: list[tuple[T.Term, str]] = []
-        groups: dict[Any, list[tuple[T.Term, Any]]] = {}
         floor = [marked(each) for each in arguments]
         with RECORDER[0]() as self.log:
             paths = list(inner.explore_all(lambda: function(*floor, **named)))
+            self.results = [
+                (T.disjunction(*conditions), unmarked(join_all(conditions, results), arguments))
+                for conditions, results in self._by_answer(paths)
+            ]
+
+    def _by_answer(self, paths: list[Path]) -> Iterable[tuple[list[T.Term], list[Any]]]:
+        groups: dict[Any, tuple[list[T.Term], list[Any]]] = {}
         for path in paths:
             chosen = T.conjunction(*path.chosen)
             if path.dead:
@@ -550,20 +556,10 @@ class _Answers:
             self.overflows.extend((T.implication(here, fact), what) for fact, what in path.overflows)
             if rules:
                 self.assumed.append(T.implication(chosen, T.conjunction(*rules)))
-            groups.setdefault(_answer(path.result), []).append((chosen, path.result))
-        self.groups = list(groups.values())
-        self._arguments = arguments
-        self._results: dict[int, tuple[Any, Any]] = {}
-
-    def result(self, number: int) -> Any:
-        """The joined result of a group."""
-        if number not in self._results:
-            conditions, results = zip(*self.groups[number], strict=True)
-            with RECORDER[0]() as log:
-                self._results[number] = unmarked(join_all(list(conditions), list(results)), self._arguments), log
-        result, log = self._results[number]
-        RECORDER[1](log)
-        return result
+            conditions, results = groups.setdefault(_answer(path.result), ([], []))
+            conditions.append(chosen)
+            results.append(path.result)
+        return groups.values()
 
 
 def _joined(function: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
@@ -581,12 +577,13 @@ def _joined(function: Callable[..., Any], arguments: tuple[Any, ...], named: dic
     for each in found.assumed:
         outer.assume(each)
     outer.overflows.extend(found.overflows)
-    if not found.groups:
+    if not found.results:
         raise _Dead
-    for number, group in enumerate(found.groups[:-1]):
-        if outer.branch(T.disjunction(*[chosen for chosen, _ in group])):
-            return found.result(number)
-    return found.result(len(found.groups) - 1)
+    *others, (_, last) = found.results
+    for condition, result in others:
+        if outer.branch(condition):
+            return result
+    return last
 
 
 def _answer(result: Any) -> Any:
